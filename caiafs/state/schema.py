@@ -1,0 +1,80 @@
+"""The state database: its tables, its version, and how an older one is brought up to date.
+
+The mount process writes; the store process reads through short read-only transactions. An object id is
+stored as its 20 bytes. `content` holds bytes that no ref reaches yet: inline, or as extents of a spool file.
+"""
+
+SCHEMA_VERSION = 1
+
+SCHEMA = """
+CREATE TABLE meta (
+    key TEXT PRIMARY KEY,
+    value ANY
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE inode (
+    ino      INTEGER PRIMARY KEY AUTOINCREMENT,
+    mode     INTEGER NOT NULL,
+    uid      INTEGER NOT NULL,
+    gid      INTEGER NOT NULL,
+    rdev     INTEGER NOT NULL,
+    nlink    INTEGER NOT NULL,
+    size     INTEGER NOT NULL,   -- -1: not asked git yet
+    atime_ns INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    ctime_ns INTEGER NOT NULL,
+    oid      BLOB,               -- blob; of a directory that is not loaded, its tree
+    content  INTEGER,            -- content row; NULL where git has the blob
+    flags    INTEGER NOT NULL    -- InodeFlag
+) STRICT;
+
+CREATE TABLE dentry (
+    parent INTEGER NOT NULL,
+    name   BLOB NOT NULL,
+    ino    INTEGER NOT NULL,
+    PRIMARY KEY (parent, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX dentry_ino ON dentry (ino);
+
+CREATE TABLE xattr (
+    ino   INTEGER NOT NULL,
+    name  BLOB NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (ino, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE content (
+    id      INTEGER PRIMARY KEY,
+    oid     BLOB,                -- NULL until hashed
+    size    INTEGER NOT NULL,
+    data    BLOB,                -- whole content, up to inline_max_bytes
+    spool   TEXT,                -- file in the spool directory
+    extents BLOB                 -- state.extents: what of the spool file and of the base it is made of
+) STRICT;
+
+CREATE TABLE op (
+    seq      INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind     TEXT NOT NULL,      -- OpKind
+    path     BLOB NOT NULL,
+    target   BLOB,               -- move: where to
+    mode     INTEGER NOT NULL,   -- put: GitMode
+    oid      BLOB,               -- put: the content
+    size     INTEGER NOT NULL,
+    content  INTEGER,            -- put: content row; NULL where git has the blob
+    replaced BLOB,               -- what the writer saw at path (move: at target); NULL: nothing
+    ino      INTEGER NOT NULL,
+    uid      INTEGER NOT NULL,
+    program  TEXT NOT NULL,
+    time_ns  INTEGER NOT NULL
+) STRICT;
+"""
+
+PRAGMAS = (
+    "PRAGMA journal_mode=WAL",
+    # With OFF a checkpoint syncs nothing, and a composed power-cut image was malformed.
+    "PRAGMA synchronous=NORMAL",
+    "PRAGMA wal_autocheckpoint=0",
+    "PRAGMA temp_store=MEMORY",
+    "PRAGMA mmap_size=0",
+)
