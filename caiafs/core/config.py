@@ -1,10 +1,13 @@
 """Configuration as one frozen object, and nothing else in the program reads the environment.
 
-Built once by `load_config` in the process that the user starts; the store process gets it over the link.
+Built once by `core.settings.load` in the process that the user starts, which passes the environment in; the
+store process gets it over the link, as `config_to_json` writes it.
 """
 
 import enum
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 
@@ -60,6 +63,7 @@ class Config:
     use_govc: bool = False
     govc_url: str = "http://localhost:8080"
     govc_auth_token: str = field(default="", repr=False)
+    govc_auth_token_file: Path | None = None
     govc_repo_name: str = "caia-documents"
     govc_timeout_s: float = 30.0
     govc_ca_file: Path | None = None
@@ -107,9 +111,42 @@ class Config:
     dmask: int | None = None
     suid: bool = False
     dev: bool = False
+    noexec: bool = False
     nonempty: bool = False
     entry_timeout_s: float = 3600.0
     attr_timeout_s: float = 3600.0
     negative_timeout_s: float = 3600.0
     foreground: bool = False
     log_level: str = "INFO"
+
+
+def _optional_path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+_REVIVE: dict[str, Callable[..., object]] = {
+    "repository": Path,
+    "mountpoint": Path,
+    "state_dir": _optional_path,
+    "govc_auth_token_file": _optional_path,
+    "govc_ca_file": _optional_path,
+    "primary_backend": BackendName,
+    "commit": CommitPolicy,
+    "local_patterns": tuple,
+}
+"""What JSON does not keep: how the text of a field becomes its value again."""
+
+
+def config_to_json(config: Config) -> str:
+    """Return `config` as it travels to the store process, secrets included: never log it."""
+    return json.dumps(asdict(config), default=str)
+
+
+def config_from_json(text: str) -> Config:
+    """Return the Config that `config_to_json` was given.
+
+    Raises:
+        TypeError: the text names a setting that this version does not have.
+    """
+    fields = json.loads(text)
+    return Config(**{name: _REVIVE.get(name, lambda v: v)(v) for name, v in fields.items()})
