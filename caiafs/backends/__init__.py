@@ -1,0 +1,1 @@
+"""The two kinds of store, and the contract that both keep."""

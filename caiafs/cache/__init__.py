@@ -1,0 +1,1 @@
+"""Clean copies of contents, bounded; losing them loses nothing."""

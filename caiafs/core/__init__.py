@@ -1,0 +1,1 @@
+"""Types, errors, configuration, metrics: what everything else stands on."""

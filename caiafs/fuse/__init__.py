@@ -1,0 +1,1 @@
+"""The kernel's side: pyfuse3 is known only here."""

@@ -1,7 +1,8 @@
 """The state database: its tables, its version, and how an older one is brought up to date.
 
-The mount process writes; the store process reads through short read-only transactions. An object id is
-stored as its 20 bytes. `content` holds bytes that no ref reaches yet: inline, or as extents of a spool file.
+The mount process writes; the store process reads through short read-only transactions. An object id
+is stored as its 20 bytes. `content` holds bytes that no ref reaches yet: inline, or as extents of a
+spool file.
 """
 
 SCHEMA_VERSION = 1
@@ -23,8 +24,8 @@ CREATE TABLE inode (
     atime_ns INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL,
     ctime_ns INTEGER NOT NULL,
-    oid      BLOB,               -- blob; of a directory that is not loaded, its tree
-    content  INTEGER,            -- content row; NULL where git has the blob
+    oid      BLOB,               -- blob that the op log's end has; a directory not loaded: its tree
+    content  INTEGER,            -- content row with what is newer or not in git yet
     flags    INTEGER NOT NULL    -- InodeFlag
 ) STRICT;
 
@@ -50,8 +51,10 @@ CREATE TABLE content (
     size    INTEGER NOT NULL,
     data    BLOB,                -- whole content, up to inline_max_bytes
     spool   TEXT,                -- file in the spool directory
-    extents BLOB                 -- state.extents: what of the spool file and of the base it is made of
+    extents BLOB                 -- state.extents: how spool file and base make it
 ) STRICT;
+
+CREATE INDEX content_spool ON content (spool) WHERE spool IS NOT NULL;
 
 CREATE TABLE op (
     seq      INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -68,6 +71,8 @@ CREATE TABLE op (
     program  TEXT NOT NULL,
     time_ns  INTEGER NOT NULL
 ) STRICT;
+
+CREATE INDEX op_content ON op (content) WHERE content IS NOT NULL;
 """
 
 PRAGMAS = (

@@ -1,0 +1,167 @@
+"""Read-only view of the state DB for the store process: ops and the contents they put.
+
+Synchronous; every call is one short read transaction, because an open snapshot stops the WAL from
+being reset.
+Raises StateCorrupt where SQLite or the spool does.
+"""
+
+import os
+import sqlite3
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from caiafs.core.errors import NotFound, StateCorrupt
+from caiafs.core.types import DocPath, ObjectId
+from caiafs.state import paths
+from caiafs.state.extents import Extents
+from caiafs.state.ops import Op, OpKind
+
+_OP_COLUMNS = (
+    "seq, kind, path, target, mode, oid, size, content, replaced, ino, uid, program, time_ns"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredContent:
+    """A content row: bytes that git may not have yet.
+
+    Attributes:
+        oid: blob id, None where it is not hashed yet (then no op refers to it).
+        data: whole content when inline.
+        spool: spool file otherwise, laid over `extents.base` by `extents`.
+    """
+
+    oid: ObjectId | None
+    size_bytes: int
+    data: bytes | None = field(repr=False)
+    spool: Path | None
+    extents: Extents | None
+
+
+def to_object_id(raw: bytes | None) -> ObjectId | None:
+    """Return an object id column as an id."""
+    return ObjectId(raw.hex()) if raw is not None else None
+
+
+def to_op(row: tuple[Any, ...]) -> Op:
+    """Return a row of `op` as an Op."""
+    seq, kind, path, target, mode, oid, size, content, replaced, ino, uid, program, time_ns = row
+    return Op(
+        seq=seq,
+        kind=OpKind(kind),
+        path=DocPath(path),
+        target=DocPath(target) if target is not None else None,
+        mode=mode,
+        oid=to_object_id(oid),
+        size_bytes=size,
+        content_id=content,
+        replaced=to_object_id(replaced),
+        ino=ino,
+        uid=uid,
+        program=program,
+        time_ns=time_ns,
+    )
+
+
+class StateReader:
+    """Reads the state DB of a mount that is running."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        uri = f"{paths.database(state_dir).absolute().as_uri()}?mode=ro"
+        try:
+            self._db = sqlite3.connect(
+                uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0
+            )
+        except sqlite3.Error as exc:
+            raise StateCorrupt(f"cannot open the state database for reading: {exc}") from exc
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    def _rows(self, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(sql, arguments).fetchall()
+        except sqlite3.Error as exc:
+            raise StateCorrupt(f"cannot read the state database: {exc}") from exc
+
+    def meta(self, key: str) -> object | None:
+        """Return a value of `meta`, None where it is not set."""
+        rows = self._rows("SELECT value FROM meta WHERE key=?", key)
+        return rows[0][0] if rows else None
+
+    def ops_after(self, seq: int, limit: int) -> list[Op]:
+        """Return at most `limit` ops that follow `seq`, in order."""
+        sql = f"SELECT {_OP_COLUMNS} FROM op WHERE seq>? ORDER BY seq LIMIT ?"  # noqa: S608  # columns are ours
+        return [to_op(row) for row in self._rows(sql, seq, limit)]
+
+    def last_seq(self) -> int:
+        """Return the newest op's position, 0 where there never was one."""
+        rows = self._rows("SELECT seq FROM sqlite_sequence WHERE name='op'")
+        return int(rows[0][0]) if rows else 0
+
+    def content(self, content_id: int) -> StoredContent:
+        """Return a content row.
+
+        Raises:
+            NotFound: the row is gone, because what it holds is settled.
+        """
+        rows = self._rows(
+            "SELECT oid, size, data, spool, extents FROM content WHERE id=?", content_id
+        )
+        if not rows:
+            raise NotFound(f"content {content_id} is not in the state database")
+        oid, size, data, spool, extents = rows[0]
+        return StoredContent(
+            oid=to_object_id(oid),
+            size_bytes=size,
+            data=data,
+            spool=paths.spool(self._state_dir) / spool if spool is not None else None,
+            extents=Extents.from_bytes(extents) if extents is not None else None,
+        )
+
+    def content_with_id(self, oid: ObjectId) -> StoredContent | None:
+        """Return the content of blob `oid` as an op still holds it, None where none does."""
+        sql = "SELECT content FROM op WHERE oid=? AND content IS NOT NULL LIMIT 1"
+        rows = self._rows(sql, bytes.fromhex(oid))
+        if not rows:
+            return None
+        try:
+            return self.content(rows[0][0])
+        except NotFound:
+            return None
+
+
+def read_spooled(spool_fd: int, base_fd: int | None, extents: Extents, span: range) -> bytes:
+    """Return bytes `span` of a content that lies in a spool file over a base.
+
+    Args:
+        spool_fd: descriptor of the spool file.
+        base_fd: descriptor of the base as a plain file; None where the span needs none.
+        extents: the map.
+        span: absolute offsets [start, stop), step 1; cut at the content's end.
+
+    Raises:
+        StateCorrupt: a file is shorter than the map says.
+    """
+    parts: list[bytes] = []
+    for source in extents.plan_read(span.start, span.stop):
+        length = source.stop - source.start
+        if source.origin == "zero":
+            parts.append(bytes(length))
+            continue
+        fd = spool_fd if source.origin == "spool" else base_fd
+        assert fd is not None, "the caller opens the base before it reads through it"
+        part = os.pread(fd, length, source.offset)
+        if len(part) != length:
+            raise StateCorrupt(f"a {source.origin} file ends at {source.offset + len(part)} bytes")
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
