@@ -149,4 +149,7 @@ def config_from_json(text: str) -> Config:
         TypeError: the text names a setting that this version does not have.
     """
     fields = json.loads(text)
-    return Config(**{name: _REVIVE.get(name, lambda v: v)(v) for name, v in fields.items()})
+    for name, revive in _REVIVE.items():
+        if name in fields:
+            fields[name] = revive(fields[name])
+    return Config(**fields)
