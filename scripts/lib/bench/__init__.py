@@ -1,0 +1,1 @@
+"""scripts/bench: what caiafs costs, beside bindfs, a pyfuse3 passthrough and the plain directory."""

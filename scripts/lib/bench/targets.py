@@ -1,0 +1,259 @@
+"""What is measured: the plain directory, bindfs, the pyfuse3 passthrough, caiafs with and without stores.
+
+A target is entered once, gives a directory to work in, and knows the processes that serve it.
+"""
+
+import abc
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.support.mount import Mount, children, mounted_paths, rss_bytes
+from tests.support.waiting import wait_until
+
+PROJECT = Path(__file__).resolve().parents[3]
+NO_PUBLISHING = ("commit=fsync", "commit_max_age=1h")
+
+
+class Unavailable(Exception):
+    """The target cannot run here; the text says why."""
+
+
+class Target(abc.ABC):
+    """One file system under test, as a context manager; `path` is where to work."""
+
+    name: str
+    path: Path
+
+    def __init__(self, base: Path) -> None:
+        self.base = base / self.name
+        self.base.mkdir()
+
+    def __enter__(self) -> "Target":
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    @abc.abstractmethod
+    def start(self) -> None: ...
+
+    @abc.abstractmethod
+    def stop(self) -> None: ...
+
+    def processes(self) -> dict[str, int]:
+        """Return the serving processes, by role."""
+        return {}
+
+    def memory_mib(self) -> dict[str, float]:
+        """Return resident memory of each serving process."""
+        return {role: rss_bytes(pid) / 2**20 for role, pid in self.processes().items()}
+
+    def settle(self) -> None:  # noqa: B027 - most have nothing to wait for
+        """Return when background work of the last case is done; not timed."""
+
+
+class Plain(Target):
+    """The directory itself, which every other target stands on."""
+
+    name = "plain"
+
+    def start(self) -> None:
+        self.path = self.base
+
+    def stop(self) -> None:
+        pass
+
+
+class Passing(Target):
+    """A file system in a process of its own that hands requests to a directory."""
+
+    def start(self) -> None:
+        source, self.path = self.base / "source", self.base / "mnt"
+        source.mkdir()
+        self.path.mkdir()
+        self._process = subprocess.Popen(
+            self.command(source, self.path), stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        wait_until(self._is_up, f"{self.name} is mounted")
+
+    @abc.abstractmethod
+    def command(self, source: Path, mountpoint: Path) -> list[str]: ...
+
+    def _is_up(self) -> bool:
+        if self._process.poll() is not None:
+            raise Unavailable(f"{self.name} ended with {self._process.returncode}")
+        return str(self.path) in mounted_paths()
+
+    def stop(self) -> None:
+        if self._is_mounted():
+            subprocess.run(["fusermount3", "-u", self.path], check=False)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
+        if self._is_mounted():
+            subprocess.run(["fusermount3", "-uz", self.path], check=False)
+        self._process.kill()
+        self._process.wait()
+
+    def _is_mounted(self) -> bool:
+        return str(self.path) in mounted_paths()
+
+    def processes(self) -> dict[str, int]:
+        return {"fs": self._process.pid}
+
+
+class Bindfs(Passing):
+    """bindfs: the C library's passthrough, multithreaded, with time-outs as long as ours."""
+
+    name = "bindfs"
+
+    def command(self, source: Path, mountpoint: Path) -> list[str]:
+        program = shutil.which("bindfs")
+        if not program:
+            raise Unavailable("bindfs is not installed (apt install bindfs)")
+        options = "entry_timeout=3600,attr_timeout=3600,negative_timeout=3600,kernel_cache"
+        flags = ["-f", "--multithreaded", "--no-allow-other", "-o", options]
+        return [program, *flags, str(source), str(mountpoint)]
+
+
+class Passthrough(Passing):
+    """The tuned pyfuse3 passthrough beside this module."""
+
+    name = "passthrough"
+
+    def command(self, source: Path, mountpoint: Path) -> list[str]:
+        return [sys.executable, "-m", "bench.passthrough", str(source), str(mountpoint)]
+
+
+class Caiafs(Target):
+    """caiafs on git alone, publishing as it does by default."""
+
+    name = "caiafs"
+    options: tuple[str, ...] = ()
+
+    def start(self) -> None:
+        self._mount = Mount(self.base, options=self.options, env=self.environment())
+        try:
+            self._mount.start()
+        except AssertionError as exc:
+            self._mount.close()
+            raise Unavailable(
+                f"caiafs does not mount: {str(exc).strip().splitlines()[-1]}"
+            ) from exc
+        self.path, self.repo = self._mount.path, self._mount.repo
+
+    def environment(self) -> dict[str, str]:
+        return {}
+
+    def stop(self) -> None:
+        self._mount.close()
+
+    def processes(self) -> dict[str, int]:
+        mount = self._mount
+        store = children(mount.pid)[:1]
+        return {"mount": mount.pid, **({"store": store[0]} if store else {})}
+
+    def settle(self) -> None:
+        self.sync()
+
+    def sync(self) -> None:
+        """Return when every configured store has everything."""
+        self._mount.sync(timeout_s=600)
+
+
+class CaiafsIdle(Caiafs):
+    """caiafs that publishes nothing during the run: what publishing is compared with."""
+
+    name = "caiafs-idle"
+    options = NO_PUBLISHING
+
+    def settle(self) -> None:
+        pass
+
+
+class CaiafsGovc(Caiafs):
+    """caiafs with the real govc server in its default form."""
+
+    name = "caiafs+govc"
+    new_architecture = True
+
+    def start(self) -> None:
+        self._server = start_govc(self.base, new_architecture=self.new_architecture)
+        try:
+            super().start()
+        except BaseException:
+            self._server.kill()
+            raise
+
+    def environment(self) -> dict[str, str]:
+        return {"GOVC_SERVICE_URL": f"http://127.0.0.1:{self._port()}"}
+
+    def _port(self) -> int:
+        return int((self.base / "port").read_text())
+
+    def stop(self) -> None:
+        super().stop()
+        self._server.terminate()
+        self._server.wait(20)
+
+
+class CaiafsGovcV1(CaiafsGovc):
+    """caiafs with the real govc server in its old form."""
+
+    name = "caiafs+govc-v1"
+    new_architecture = False
+
+
+ALL: tuple[type[Target], ...] = (
+    Plain, Bindfs, Passthrough, CaiafsIdle, Caiafs, CaiafsGovc, CaiafsGovcV1,
+)  # fmt: skip
+
+
+def find_govc() -> Path | None:
+    """Return the govc server where the tests look for it too."""
+    named = os.environ.get("GOVC_SERVER_BIN") or shutil.which("govc-server")
+    beside = PROJECT.parent / "shared" / "govc" / "govc-server"
+    return Path(named) if named else beside if beside.exists() else None
+
+
+def start_govc(base: Path, *, new_architecture: bool) -> subprocess.Popen[bytes]:
+    """Start the real govc server on a free port, written to `base`/port; it answers on return."""
+    binary = find_govc()
+    if binary is None:
+        raise Unavailable("no govc server: set GOVC_SERVER_BIN (scripts/govc-server tells how)")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    (base / "port").write_text(str(port))
+    config = base / "govc.yaml"
+    config.write_text(
+        f'server: {{host: "127.0.0.1", port: {port}, request_timeout: "25s", '
+        "max_request_size: 10485760}\n"
+        "auth: {enabled: false}\nstorage: {type: memory}\n"
+        "logging: {level: ERROR, format: json, component: govc, output: stdout}\n"
+        f"development: {{use_new_architecture: {str(new_architecture).lower()}}}\n"
+    )
+    with (base / "govc.log").open("wb") as log:
+        server = subprocess.Popen(
+            [binary, "-config", config], stdout=log, stderr=log, start_new_session=True
+        )
+    wait_until(lambda: _answers(server, port), "the govc server answers")
+    return server
+
+
+def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
+    if server.poll() is not None:
+        raise Unavailable(f"the govc server ended with {server.returncode}")
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    """Return a directory of our own on a real file system, removed on exit."""
+    return tempfile.TemporaryDirectory(prefix="caiafs-bench-", ignore_cleanup_errors=True)
