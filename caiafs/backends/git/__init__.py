@@ -1,0 +1,1 @@
+"""The git store: objects, trees, refs and packs of one repository."""

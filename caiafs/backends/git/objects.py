@@ -1,0 +1,210 @@
+"""Reading git objects: trees, sizes, small blobs.
+
+Used by both processes: the mount process for directories and small contents, the store process for diffs and
+edits. Synchronous and cheap for small objects; a large blob holds the GIL while it inflates (16 MiB: 0.5 s), so
+those go through `contents`. Sees what other processes write meanwhile. One instance a thread.
+
+Trees are parsed here, from raw bytes: pygit2's own entries are str, and names need not be UTF-8.
+"""
+
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pygit2
+from pygit2.enums import ObjectType, RepositoryOpenFlag
+
+from caiafs.backends.git import names
+from caiafs.core.errors import Corrupt, NotFound
+from caiafs.core.types import EMPTY_TREE, ROOT_PATH, DocPath, GitMode, ObjectId
+
+_ENTRY = re.compile(rb"([0-7]{5,6}) ([^\0]+)\0(.{20})", re.DOTALL)
+_ENTRY_OVERHEAD = 22  # space, NUL and 20 bytes of id
+_UNUSABLE = frozenset((b".", b".."))
+
+
+class RawEntry(NamedTuple):
+    """A tree entry as git stores it: octal mode digits, stored name, 20 bytes of id."""
+
+    mode: bytes
+    name: bytes
+    oid: bytes
+
+    @property
+    def is_dir(self) -> bool:
+        """Whether this is a subtree."""
+        return int(self.mode, 8) == GitMode.DIRECTORY
+
+
+class TreeEntry(NamedTuple):
+    """A tree entry as a file system shows it: name unescaped, mode one of `GitMode`."""
+
+    name: bytes
+    mode: GitMode
+    oid: ObjectId
+
+    @property
+    def is_dir(self) -> bool:
+        """Whether this is a subtree."""
+        return self.mode is GitMode.DIRECTORY
+
+
+def parse_tree(data: bytes) -> list[RawEntry]:
+    """Return the entries of a raw tree, in its order.
+
+    Raises:
+        Corrupt: it is not a tree.
+    """
+    found = _ENTRY.findall(data)
+    if sum(len(mode) + len(name) for mode, name, _ in found) + _ENTRY_OVERHEAD * len(found) != len(
+        data
+    ):
+        raise Corrupt("a tree object cannot be parsed", backend="git", operation="read")
+    return [RawEntry(*entry) for entry in found]
+
+
+def format_tree(entries: list[RawEntry]) -> bytes:
+    """Return the raw tree of `entries`, sorted as git wants it: a directory as if it ended in a slash."""
+    ordered = sorted(entries, key=lambda entry: entry.name + b"/" if entry.is_dir else entry.name)
+    return b"".join(b"%s %s\0%s" % entry for entry in ordered)
+
+
+def shown_mode(mode: bytes) -> GitMode | None:
+    """Return the mode that raw mode digits stand for; None for what no git writes."""
+    bits = int(mode, 8)
+    kind = stat.S_IFMT(bits)
+    if kind == stat.S_IFREG:  # 100664 was written by early versions
+        return GitMode.EXECUTABLE if bits & 0o100 else GitMode.FILE
+    try:
+        return GitMode(kind)
+    except ValueError:
+        return None
+
+
+def show_entries(entries: list[RawEntry]) -> list[TreeEntry]:
+    """Return what a file system can show of a raw tree: one bad entry costs that entry only.
+
+    Left out: names that no path can hold (`.`, `..`, with a slash), unknown modes, and the second of two entries
+    that show the same name.
+    """
+    shown: dict[bytes, TreeEntry] = {}
+    for raw in entries:
+        mode = shown_mode(raw.mode)
+        name = names.unescape(raw.name)
+        if mode is None or name in _UNUSABLE or b"/" in name or name in shown:
+            continue
+        shown[name] = TreeEntry(name, mode, ObjectId(raw.oid.hex()))
+    return list(shown.values())
+
+
+class ObjectReader:
+    """Reads objects of one repository, and of `object_dir` in front of it where that is given."""
+
+    def __init__(self, git_dir: Path, *, object_dir: Path | None = None) -> None:
+        self._git_dir = git_dir
+        self._object_dir = object_dir
+        self._odb = self._open()
+
+    def exists(self, oid: ObjectId) -> bool:
+        """Whether the object is here; looks again for new packs before it says no."""
+        try:
+            return pygit2.Oid(hex=oid) in self._odb
+        except ValueError:
+            return False
+
+    def size(self, oid: ObjectId) -> int:
+        """Return an object's length in bytes, without inflating it.
+
+        Raises:
+            NotFound: it is not here.
+            Corrupt: it cannot be read.
+        """
+        return int(self._ask("read_header", oid)[1])
+
+    def read_blob(self, oid: ObjectId) -> bytes:
+        """Return a blob's content; for small ones, see the module.
+
+        Raises:
+            NotFound: it is not here, or is no blob.
+            Corrupt: it cannot be read.
+        """
+        return self._read(oid, ObjectType.BLOB)
+
+    def read_commit(self, oid: ObjectId) -> bytes:
+        """Return a raw commit; raises as `read_blob`."""
+        return self._read(oid, ObjectType.COMMIT)
+
+    def raw_tree(self, oid: ObjectId) -> list[RawEntry]:
+        """Return a tree's entries as stored, for those who write trees; raises as `read_blob`."""
+        if oid == EMPTY_TREE:
+            return []
+        return parse_tree(self._read(oid, ObjectType.TREE))
+
+    def read_tree(self, oid: ObjectId) -> list[TreeEntry]:
+        """Return a tree's entries as a file system shows them; raises as `read_blob`."""
+        return show_entries(self.raw_tree(oid))
+
+    def entry_at(self, tree: ObjectId, path: DocPath) -> TreeEntry | None:
+        """Return what is at `path` below `tree`, None where nothing is.
+
+        The root itself has an empty name.
+        """
+        entry = TreeEntry(b"", GitMode.DIRECTORY, tree)
+        for name in path.split(b"/") if path else ():
+            if not entry.is_dir:
+                return None
+            found = self._find(entry.oid, name)
+            if found is None:
+                return None
+            entry = found
+        return entry
+
+    def walk(
+        self, tree: ObjectId, below: DocPath = ROOT_PATH
+    ) -> Iterator[tuple[DocPath, TreeEntry]]:
+        """Yield every document below `tree`, gitlinks too, with its path under `below`."""
+        prefix = below + b"/" if below else b""
+        for entry in self.read_tree(tree):
+            path = DocPath(prefix + entry.name)
+            if entry.is_dir:
+                yield from self.walk(entry.oid, path)
+            else:
+                yield path, entry
+
+    def _find(self, tree: ObjectId, name: bytes) -> TreeEntry | None:
+        wanted = names.spellings(name)
+        matching = [raw for raw in self.raw_tree(tree) if raw.name in wanted]
+        return next(iter(show_entries(matching)), None)
+
+    def _read(self, oid: ObjectId, kind: ObjectType) -> bytes:
+        found, data = self._ask("read", oid)
+        if found != kind:
+            raise NotFound(f"object {oid} is no {kind.name.lower()}")
+        return bytes(data)
+
+    def _ask(self, method: str, oid: ObjectId) -> tuple[int, bytes | int]:
+        """Call the object database; on failure reopen it once, for packs may have been replaced."""
+        try:
+            return self._try(method, oid)
+        except (NotFound, Corrupt):
+            self._odb = self._open()
+            return self._try(method, oid)
+
+    def _try(self, method: str, oid: ObjectId) -> tuple[int, bytes | int]:
+        try:
+            return getattr(self._odb, method)(pygit2.Oid(hex=oid))  # type: ignore[no-any-return]
+        except (KeyError, ValueError) as exc:
+            raise NotFound(f"object {oid} is not in the repository") from exc
+        except pygit2.GitError as exc:
+            raise Corrupt(f"object {oid}: {exc}", backend="git", operation="read") from exc
+
+    def _open(self) -> pygit2.Odb:
+        try:
+            repository = pygit2.Repository(str(self._git_dir), RepositoryOpenFlag.NO_SEARCH)
+            if self._object_dir is not None:
+                repository.odb.add_disk_alternate(str(self._object_dir))
+        except (pygit2.GitError, KeyError) as exc:
+            raise Corrupt(f"{self._git_dir}: {exc}", backend="git", operation="read") from exc
+        return repository.odb
