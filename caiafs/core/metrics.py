@@ -1,7 +1,7 @@
 """Counters and latencies of one operation, cheap enough for every kernel request.
 
-`record` costs well under a microsecond: a histogram with buckets that grow by a fifth, no allocation.
-Not thread-safe: owned by one trio loop.
+`record` costs well under a microsecond: a histogram with buckets that grow by a fifth, no
+allocation. Not thread-safe: owned by one trio loop.
 """
 
 import bisect

@@ -1,6 +1,7 @@
 """The values every part speaks in: ids, paths, tree entries, change sets.
 
-Used by all packages. Everything here is immutable and pure; nothing waits and nothing reads the system.
+Used by all packages. Everything here is immutable and pure; nothing waits and nothing reads the
+system.
 """
 
 import enum

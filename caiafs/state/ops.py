@@ -1,8 +1,8 @@
 """The op log: what happened to published paths, in order, as the publisher needs it.
 
-Written by the mount process in the transaction of the change itself; read by the publisher. Replaying
-ops on the published tree gives the mount's tree; `replaced` says what the writer saw, so that a
-foreign change in between is a merge and never lost.
+Written by the mount process in the transaction of the change itself; read by the publisher.
+Replaying ops on the published tree gives the mount's tree; `replaced` says what the writer saw, so
+that a foreign change in between is a merge and never lost.
 """
 
 import enum

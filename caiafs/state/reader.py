@@ -99,9 +99,14 @@ class StateReader:
         return rows[0][0] if rows else None
 
     def ops_after(self, seq: int, limit: int) -> list[Op]:
-        """Return at most `limit` ops that follow `seq`, in order."""
-        sql = f"SELECT {_OP_COLUMNS} FROM op WHERE seq>? ORDER BY seq LIMIT ?"  # noqa: S608  # columns are ours
-        return [to_op(row) for row in self._rows(sql, seq, limit)]
+        """Return at most `limit` ops that follow `seq`, in order.
+
+        Ends before a put whose content is still being hashed: what comes after it has to wait.
+        """
+        sql = f"SELECT {_OP_COLUMNS} FROM op WHERE seq>? ORDER BY seq LIMIT ?"  # noqa: S608  # ours
+        ops = [to_op(row) for row in self._rows(sql, seq, limit)]
+        unhashed = (i for i, op in enumerate(ops) if op.kind is OpKind.PUT and op.oid is None)
+        return ops[: next(unhashed, len(ops))]
 
     def last_seq(self) -> int:
         """Return the newest op's position, 0 where there never was one."""

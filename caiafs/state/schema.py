@@ -66,6 +66,7 @@ CREATE TABLE op (
     size     INTEGER NOT NULL,
     content  INTEGER,            -- put: content row; NULL where git has the blob
     replaced BLOB,               -- what the writer saw at path (move: at target); NULL: nothing
+    replaced_content INTEGER,    -- content row whose id `replaced` gets once it is hashed
     ino      INTEGER NOT NULL,
     uid      INTEGER NOT NULL,
     program  TEXT NOT NULL,

@@ -1,0 +1,202 @@
+"""What the vfs has changed and the state DB has not seen yet, committed as one transaction.
+
+Used by vfs only, on the trio thread. Nothing here awaits except `run`: everything between two
+commits is one transaction, so the DB never shows half an operation. An operation whose result a
+crash may not take back calls `commit`; the rest says `commit_within` and rides along with the next
+one.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import trio
+
+from caiafs.core.errors import StateError
+from caiafs.core.types import DocPath, InodeNo, ObjectId
+from caiafs.state.database import StateDatabase
+from caiafs.state.ops import OpKind
+
+log = logging.getLogger(__name__)
+
+_PUT_INODE = "INSERT OR REPLACE INTO inode VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_PUT_OP = "INSERT INTO op VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_PUT_DENTRY = "INSERT OR REPLACE INTO dentry VALUES (?,?,?)"
+_DROP_DENTRY = "DELETE FROM dentry WHERE parent=? AND name=?"
+
+BACKGROUND_DELAY_S = 0.5
+"""What nobody was promised yet reaches the DB after this long."""
+
+
+def raw_id(oid: ObjectId | None) -> bytes | None:
+    """Return an object id as its column holds it."""
+    return bytes.fromhex(oid) if oid is not None else None
+
+
+class RowSource(Protocol):
+    """An inode, as far as its row goes."""
+
+    ino: InodeNo
+
+    def row(self) -> tuple[Any, ...]:
+        """Return the columns of `inode`, in order."""
+        ...
+
+
+class Journal:
+    """Collects changes of the state DB and commits them."""
+
+    def __init__(self, db: StateDatabase) -> None:
+        self.db = db
+        self._rows: dict[InodeNo, RowSource] = {}
+        self._statements: list[tuple[str, tuple[Any, ...]]] = []
+        self._ops: list[tuple[Any, ...]] = []
+        self._next_ino = 1 + _highest(db, "SELECT seq FROM sqlite_sequence WHERE name='inode'")
+        self._last_seq = _highest(db, "SELECT seq FROM sqlite_sequence WHERE name='op'")
+        self._next_content = 1 + _highest(db, "SELECT max(id) FROM content")
+        self._committed_seq = self._last_seq
+        self._deadline = float("inf")
+        self._wanted = trio.Event()
+        self._last_error: StateError | None = None
+        self.on_logged: Callable[[int], None] = lambda _seq: None
+        """Told the newest op's position after each commit that holds new ops."""
+
+    @property
+    def last_seq(self) -> int:
+        """Position of the newest op that is committed."""
+        return self._committed_seq
+
+    @property
+    def last_error(self) -> StateError | None:
+        """Why the newest commit failed; None when it did not."""
+        return self._last_error
+
+    def new_inode_number(self) -> InodeNo:
+        """Return a number that was never used in this DB."""
+        self._next_ino += 1
+        return InodeNo(self._next_ino - 1)
+
+    def new_content_id(self) -> int:
+        """Return the id of a content row to be."""
+        self._next_content += 1
+        return self._next_content - 1
+
+    def touch(self, inode: RowSource) -> None:
+        """Write the inode's row, as it is then, with the next commit."""
+        self._rows[inode.ino] = inode
+
+    def drop_inode(self, ino: InodeNo) -> None:
+        """Remove an inode's row and attributes with the next commit."""
+        self._rows.pop(ino, None)
+        self._statements.append(("DELETE FROM inode WHERE ino=?", (ino,)))
+        self._statements.append(("DELETE FROM xattr WHERE ino=?", (ino,)))
+
+    def put_dentry(self, parent: InodeNo, name: bytes, ino: InodeNo) -> None:
+        """Put a name into a directory with the next commit."""
+        self._statements.append((_PUT_DENTRY, (parent, name, ino)))
+
+    def drop_dentry(self, parent: InodeNo, name: bytes) -> None:
+        """Take a name out of a directory with the next commit."""
+        self._statements.append((_DROP_DENTRY, (parent, name)))
+
+    def run_sql(self, sql: str, *arguments: Any) -> None:
+        """Run a statement with the next commit, after those before it."""
+        self._statements.append((sql, arguments))
+
+    def log_op(
+        self,
+        kind: OpKind,
+        path: DocPath,
+        *,
+        ino: InodeNo,
+        uid: int,
+        program: str,
+        time_ns: int,
+        target: DocPath | None = None,
+        mode: int = 0,
+        oid: ObjectId | None = None,
+        size_bytes: int = 0,
+        content_id: int | None = None,
+        replaced: ObjectId | None = None,
+        replaced_content: int | None = None,
+    ) -> int:
+        """Append an op, committed with the next commit; return its position."""
+        self._last_seq += 1
+        self._ops.append(
+            (
+                self._last_seq,
+                kind.value,
+                path,
+                target,
+                mode,
+                raw_id(oid),
+                size_bytes,
+                content_id,
+                raw_id(replaced),
+                replaced_content,
+                ino,
+                uid,
+                program,
+                time_ns,
+            )
+        )
+        return self._last_seq
+
+    def is_touched(self, ino: InodeNo) -> bool:
+        """Whether the inode's row is still to be written."""
+        return ino in self._rows
+
+    def commit(self) -> None:
+        """Commit everything so far.
+
+        Raises:
+            StateFull, StateCorrupt: nothing of it was committed; it goes with a later commit.
+        """
+        if not (self._rows or self._statements or self._ops):
+            return
+        try:
+            with self.db.transaction() as db:
+                if self._rows:
+                    db.executemany(_PUT_INODE, [source.row() for source in self._rows.values()])
+                for sql, arguments in self._statements:
+                    db.execute(sql, arguments)
+                if self._ops:
+                    db.executemany(_PUT_OP, self._ops)
+        except StateError as exc:
+            self._last_error = exc
+            self.commit_within(BACKGROUND_DELAY_S)
+            raise
+        self._last_error = None
+        self._rows.clear()
+        self._statements.clear()
+        self._ops.clear()
+        self._deadline = float("inf")
+        if self._last_seq != self._committed_seq:
+            self._committed_seq = self._last_seq
+            self.on_logged(self._last_seq)
+
+    def commit_within(self, delay_s: float) -> None:
+        """Have everything so far committed within `delay_s`, without waiting for it."""
+        deadline = trio.current_time() + delay_s
+        if deadline < self._deadline:
+            self._deadline = deadline
+            self._wanted.set()
+
+    async def run(self) -> None:
+        """Commit what nobody waits for, until cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            with trio.move_on_at(self._deadline):
+                await self._wanted.wait()
+                continue
+            self._deadline = float("inf")
+            try:
+                self.commit()
+            except StateError as exc:
+                log.error("changes are kept in memory, the state database refuses: %s", exc)
+
+
+def _highest(db: StateDatabase, sql: str) -> int:
+    rows = db.rows(sql)
+    return int(rows[0][0] or 0) if rows else 0
