@@ -1,7 +1,8 @@
 """What the mount process and the store process say to each other.
 
-Frozen dataclasses, one frame each (see `link.channel`). Paths travel as str, UTF-8 with surrogateescape,
-so that any bytes survive JSON; `to_text` and `to_path` convert. Every request carries an id that its reply repeats.
+Frozen dataclasses, one frame each (see `link.channel`). Paths travel as str, UTF-8 with
+surrogateescape, so that any bytes survive JSON; `to_text` and `to_path` convert. Every request
+carries an id that its reply repeats.
 """
 
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ class Start:
     """First message: where things are and how to behave.
 
     Attributes:
-        config: `core.config.Config` as `config_to_json` gives it; secrets travel here, never in argv.
+        config: `core.config.Config` as `config_to_json` gives it; secrets travel here, not in argv.
         state_dir: absolute path of the state directory.
         settled_seq: newest op that the mount knows to be settled.
         known_commit: the commit whose tree the state DB last took in; None for a fresh one.
@@ -127,8 +128,10 @@ class Changes:
     Attributes:
         commit: head of the branch that holds them.
         last_seq: newest op that went into that commit.
-        changes: per path; applied where the path shows `before`, else left to the op that follows.
-        trees: ids of the directories that changed, for those the mount has not loaded; path to tree id.
+        changes: per path; applied where the path shows `before` and no op after `last_seq` touches
+            it, else left to that op. Sent again where it is unknown whether the mount has them.
+        trees: ids of the directories that changed, for those the mount has not loaded; path to
+            tree id.
         commit_time_ns: time that new content shows as its mtime.
         conflicts: paths among `changes` that are conflict copies.
     """
@@ -197,6 +200,13 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Failed:
+    """The store process cannot work and ends; it is started again later. `reason` is for health."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """Last message: documents left for each store."""
 
@@ -220,5 +230,6 @@ Message = (
     | FetchDone
     | LoadDone
     | Report
+    | Failed
     | Stopped
 )

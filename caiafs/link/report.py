@@ -1,6 +1,7 @@
-"""What the store process tells of itself; `status` makes stats.json, health.json and metrics from it.
+"""What the store process tells of itself.
 
-Travels as JSON inside `messages.Report`. Times are seconds unless the name says otherwise.
+`status` makes stats.json, health.json and metrics from it. Travels as JSON inside `messages.Report`.
+Times are seconds unless the name says otherwise.
 """
 
 import enum

@@ -1,0 +1,350 @@
+"""Starts the store process, talks to it, and starts it again when it dies.
+
+Used by the mount process only. `run` owns the process; everything else may be called from any task
+of the same trio loop. A store process that is gone is a health reason and delays publication; it
+never fails a request of the kernel.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from caiafs.core.errors import DeadlineExceeded, Unreachable
+from caiafs.link.channel import Channel, LinkError
+from caiafs.link.messages import (
+    Changes,
+    Due,
+    Failed,
+    FetchDone,
+    FetchRequest,
+    LoadDone,
+    LoadRequest,
+    Message,
+    Ready,
+    Report,
+    Settled,
+    Start,
+    Stop,
+    Stopped,
+    StoredDone,
+    StoredRequest,
+    SyncDone,
+    SyncProgress,
+    SyncRequest,
+)
+
+log = logging.getLogger(__name__)
+
+Request = SyncRequest | StoredRequest | FetchRequest | LoadRequest
+Reply = SyncDone | StoredDone | FetchDone | LoadDone
+
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MAX_S = 5.0
+_STEADY_S = 30.0
+_EXIT_WAIT_S = 2.0
+_REPLY_SLACK_S = 5.0
+
+
+class LinkEvents(Protocol):
+    """What the mount process does with what the store process tells; called one at a time."""
+
+    async def on_ready(self, message: Ready) -> None:
+        """The store process (re)started."""
+        ...
+
+    async def on_settled(self, message: Settled) -> None:
+        """Ops are settled."""
+        ...
+
+    async def on_changes(self, message: Changes) -> None:
+        """Content arrived from outside."""
+        ...
+
+    async def on_report(self, message: Report) -> None:
+        """New statistics."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoreProcessStatistics:
+    """How the store process is.
+
+    Attributes:
+        pid: None while there is none.
+        ready: it opened the repository.
+        restarts: how often it was started again.
+        reason: why it is not ready, for health; empty when it is.
+    """
+
+    pid: int | None
+    ready: bool
+    restarts: int
+    reason: str
+
+
+@dataclass(slots=True)
+class _Pending:
+    request: Request
+    done: trio.Event
+    progress: Callable[[SyncProgress], None] | None
+    reply: Reply | None = None
+
+
+class StoreProcess:
+    """The store process as the mount process sees it."""
+
+    def __init__(
+        self,
+        start_message: Callable[[], Start],
+        events: LinkEvents,
+        *,
+        command: tuple[str, ...] = (sys.executable, "-m", "caiafs.store_process"),
+    ) -> None:
+        self._start_message = start_message
+        self._events = events
+        self._command = command
+        self._channel: Channel | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pending: dict[int, _Pending] = {}
+        self._last_request_id = 0
+        self._due: Due | None = None
+        self._wake = trio.Event()
+        self._ready = trio.Event()
+        self._is_ready = False
+        self._restarts = 0
+        self._reason = "the store process has not started yet"
+        self._stopping = False
+        self._stopped: Stopped | None = None
+        self._ended = trio.Event()
+
+    def statistics(self) -> StoreProcessStatistics:
+        """Return how the store process is."""
+        return StoreProcessStatistics(
+            pid=self._process.pid if self._process is not None else None,
+            ready=self._is_ready,
+            restarts=self._restarts,
+            reason="" if self._is_ready else self._reason,
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep a store process running until `stop`; started once the first one is exec'd.
+
+        Mount after that: a process that is started later is exec'd too, but inherits nothing either.
+        """
+        backoff_s = BACKOFF_FIRST_S
+        try:
+            while True:
+                began = trio.current_time()
+                await self._run_once(task_status)
+                task_status = trio.TASK_STATUS_IGNORED
+                if self._stopping:
+                    return
+                if trio.current_time() - began > _STEADY_S:
+                    backoff_s = BACKOFF_FIRST_S
+                self._restarts += 1
+                await trio.sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
+        finally:
+            self._ended.set()
+
+    async def _run_once(self, task_status: trio.TaskStatus[None]) -> None:
+        """Start one process and serve it until it ends."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = self._spawn(theirs.fileno())
+        self._process = process
+        channel = Channel(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+        try:
+            task_status.started()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._send_due, channel)
+                await self._receive(channel)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._is_ready = False
+            self._channel = None
+            with trio.CancelScope(shield=True):
+                await channel.aclose()
+                await _reap(process)
+            self._process = None
+            if not self._stopping:
+                self._reason = f"store process restarted after {_ending(process.returncode)}"
+                log.warning("%s", self._reason)
+
+    def _spawn(self, fd: int) -> subprocess.Popen[bytes]:
+        # Not trio.run_process: it forks from a worker thread, and PDEATHSIG fires when the *thread*
+        # that forked ends. Popen closes every other descriptor, the FUSE device among them.
+        return subprocess.Popen(
+            [*self._command, "--fd", str(fd), "--parent", str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            pass_fds=(fd,),
+        )
+
+    async def _receive(self, channel: Channel) -> None:
+        try:
+            await channel.send(self._start_message())
+            self._channel = channel
+            while (message := await channel.receive()) is not None:
+                await self._dispatch(message)
+        except LinkError as exc:
+            log.warning("lost the store process: %s", exc)
+        except Exception:  # a bug in an event handler: a new process says it all again
+            log.exception("handling a message of the store process broke")
+
+    async def _dispatch(self, message: Message) -> None:
+        if isinstance(message, Settled):
+            await self._events.on_settled(message)
+        elif isinstance(message, Changes):
+            await self._events.on_changes(message)
+        elif isinstance(message, Report):
+            await self._events.on_report(message)
+        elif isinstance(message, Ready):
+            await self._on_ready(message)
+        elif isinstance(message, Reply):
+            self._on_reply(message)
+        elif isinstance(message, SyncProgress):
+            pending = self._pending.get(message.request_id)
+            if pending is not None and pending.progress is not None:
+                pending.progress(message)
+        elif isinstance(message, Failed):
+            self._reason = message.reason
+            log.error("the store process cannot work: %s", message.reason)
+        elif isinstance(message, Stopped):
+            self._stopped = message
+        else:
+            raise LinkError(f"a {type(message).__name__} does not come from the store process")
+
+    async def _on_ready(self, message: Ready) -> None:
+        await self._events.on_ready(message)
+        assert self._channel is not None, "it said Ready over the channel"
+        for pending in list(self._pending.values()):
+            await self._channel.send(pending.request)
+        self._is_ready = True
+        self._ready.set()
+        self._wake.set()
+
+    def _on_reply(self, message: Reply) -> None:
+        pending = self._pending.get(message.request_id)
+        if pending is not None:
+            pending.reply = message
+            pending.done.set()
+
+    async def _send_due(self, channel: Channel) -> None:
+        """Send the newest Due whenever there is one, after Ready."""
+        with contextlib.suppress(LinkError):
+            while True:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                due = self._due
+                if due is not None and self._is_ready:
+                    await channel.send(due)
+                    if self._due == due:
+                        self._due = dataclasses.replace(due, urgent=False)
+
+    def notify(self, message: Due) -> None:
+        """Tell what is due, without waiting; the newest is enough."""
+        urgent = message.urgent or (self._due is not None and self._due.urgent)
+        last_seq = max(message.last_seq, self._due.last_seq if self._due is not None else 0)
+        self._due = Due(last_seq=last_seq, urgent=urgent)
+        self._wake.set()
+
+    async def wait_ready(self) -> None:
+        """Wait until a store process has opened the repository for the first time."""
+        await self._ready.wait()
+
+    async def request(
+        self,
+        message: Request,
+        *,
+        timeout_s: float = math.inf,
+        progress: Callable[[SyncProgress], None] | None = None,
+    ) -> Reply:
+        """Send a request and return its reply; its `request_id` is set here.
+
+        A request outlives the process: it is sent again to the next one.
+
+        Raises:
+            DeadlineExceeded: no reply within `timeout_s`, or in the request's own time and a little.
+            Unreachable: the link was stopped.
+        """
+        if isinstance(message, SyncRequest | StoredRequest):
+            timeout_s = min(timeout_s, message.timeout_s + _REPLY_SLACK_S)
+        self._last_request_id += 1
+        request_id = self._last_request_id
+        message = dataclasses.replace(message, request_id=request_id)
+        pending = _Pending(message, trio.Event(), progress)
+        self._pending[request_id] = pending
+        try:
+            with trio.move_on_after(timeout_s):
+                if self._channel is not None and self._is_ready:
+                    with contextlib.suppress(LinkError):
+                        await self._channel.send(message)
+                await self._wait_reply(pending)
+        finally:
+            del self._pending[request_id]
+        if pending.reply is not None:
+            return pending.reply
+        if self._ended.is_set():
+            raise Unreachable("the store process has ended", operation=type(message).__name__)
+        raise DeadlineExceeded("no answer from the store process", operation=type(message).__name__)
+
+    async def _wait_reply(self, pending: _Pending) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def wait(event: trio.Event) -> None:
+                await event.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(wait, pending.done)
+            nursery.start_soon(wait, self._ended)
+
+    async def stop(self, grace_s: float) -> Stopped | None:
+        """Let it publish what is pending, for `grace_s`, and end it; None where it did not answer."""
+        self._stopping = True
+        with trio.move_on_after(grace_s + _REPLY_SLACK_S):
+            if self._channel is not None:
+                with contextlib.suppress(LinkError):
+                    await self._channel.send(Stop(grace_s=grace_s))
+                await self._ended.wait()
+        if not self._ended.is_set() and self._process is not None:
+            self._process.kill()
+        return self._stopped
+
+
+async def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of a process that was told, kill it when it does not."""
+    with contextlib.closing(_PidFd(process.pid)) as pidfd:
+        with trio.move_on_after(_EXIT_WAIT_S) as scope:
+            await pidfd.wait_ended()
+        if scope.cancelled_caught:
+            process.kill()
+            await pidfd.wait_ended()
+    process.wait()
+
+
+class _PidFd:
+    def __init__(self, pid: int) -> None:
+        self._fd = os.pidfd_open(pid)
+
+    async def wait_ended(self) -> None:
+        await trio.lowlevel.wait_readable(self._fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _ending(returncode: int) -> str:
+    if returncode >= 0:
+        return f"exit {returncode}"
+    return signal.Signals(-returncode).name
