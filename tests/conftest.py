@@ -1,0 +1,97 @@
+"""What every test shares: real mounts, real documents, the requirement rule, hypothesis profiles."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+from tests.support.mount import Mount
+from tests.support.requirements import require_fuse
+
+MountFactory = Callable[..., Mount]
+
+# CI runs the same examples every time; HYPOTHESIS_PROFILE=explore looks for new ones.
+hypothesis.settings.register_profile(
+    "ci",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.register_profile(
+    "explore",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("mount"):
+        require_fuse()
+
+
+class Mounts:
+    """Every mount of one test: made on demand, closed and their logs checked at the end."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._made: list[Mount] = []
+
+    def __call__(self, name: str = "", *, start: bool = True, **kwargs: Any) -> Mount:
+        mount = Mount(self._base / (name or f"caia{len(self._made)}"), **kwargs)
+        self._made.append(mount)
+        if start:
+            mount.start()
+        return mount
+
+    def close(self) -> None:
+        for mount in reversed(self._made):
+            mount.close()
+
+    def check_logs(self) -> None:
+        """Fail when a mount logged a warning that no test asked for."""
+        bad = {str(m.path): m.unexpected_log_lines() for m in self._made}
+        bad = {path: lines for path, lines in bad.items() if lines}
+        assert not bad, f"unexpected in the log: {bad}"
+
+
+@pytest.fixture
+def mount_caia(tmp_path: Path) -> Iterator[MountFactory]:
+    """Return a function that mounts a scratch CAIA: `mount_caia(options=…, env=…, repo=…)`."""
+    mounts = Mounts(tmp_path)
+    try:
+        yield mounts
+    finally:
+        mounts.close()
+    mounts.check_logs()
+
+
+@pytest.fixture
+def caia(mount_caia: MountFactory) -> Mount:
+    """Return a mounted CAIA of this test's own, on git alone."""
+    return mount_caia()
+
+
+@pytest.fixture(scope="module")
+def shared_caia(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
+    """Return a mounted CAIA for all tests of a module that leave it as they found it."""
+    require_fuse()
+    mounts = Mounts(tmp_path_factory.mktemp("shared"))
+    try:
+        yield mounts()
+    finally:
+        mounts.close()
+    mounts.check_logs()
+
+
+@pytest.fixture
+def room(shared_caia: Mount, request: pytest.FixtureRequest) -> Path:
+    """Return a new directory in the shared mount for this test alone."""
+    path = shared_caia.path / f"room-{abs(hash(request.node.nodeid)):x}"
+    path.mkdir()
+    return path
