@@ -1,7 +1,7 @@
 """Where log lines go: a file beside the state DB, rotated at 10 MiB, and stderr in the foreground.
 
 Set up once by the command line, before the repository exists: lines wait in memory until the state directory is there, so that
-nothing here creates it. Every line passes a filter that masks secrets and one that keeps a storm of the same warning short.
+nothing here creates it. Secrets are masked, and a storm of the same warning is kept short.
 """
 
 import logging
@@ -59,21 +59,20 @@ class LateFileHandler(logging.Handler):
         super().close()
 
 
-class MaskSecrets(logging.Filter):
-    """Replaces secrets in what is logged, whoever logs them."""
+class MaskingFormatter(logging.Formatter):
+    """Writes UTC times, and masks secrets in the whole text, tracebacks included, whoever logs them."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        super().__init__()
+        super().__init__(_FORMAT, datefmt="%Y-%m-%dT%H:%M:%S")
+        self.converter = time.gmtime
         self._secrets = tuple(secret for secret in secrets if secret)
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Mask `record` and let it pass."""
-        text = record.getMessage()
-        if any(secret in text for secret in self._secrets):
-            for secret in self._secrets:
-                text = text.replace(secret, "********")
-            record.msg, record.args = text, ()
-        return True
+    def format(self, record: logging.LogRecord) -> str:
+        """Return `record` as text without secrets."""
+        text = super().format(record)
+        for secret in self._secrets:
+            text = text.replace(secret, "********")
+        return text
 
 
 class RateLimit(logging.Filter):
@@ -111,12 +110,10 @@ class RateLimit(logging.Filter):
 
 def setup(path: Path, level: str, *, to_stderr: bool, secrets: Iterable[str] = ()) -> None:
     """Send what the program logs to `path`, and to stderr as well where wanted. Replaces an earlier setup."""
-    formatter = logging.Formatter(_FORMAT, datefmt="%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
+    formatter = MaskingFormatter(secrets)
     handlers: list[logging.Handler] = [LateFileHandler(path)]
     if to_stderr:
         handlers.append(logging.StreamHandler(sys.stderr))
-    mask, limit = MaskSecrets(secrets), RateLimit()
     for handler in handlers:
         handler.setFormatter(formatter)
     root = logging.getLogger()
@@ -124,8 +121,7 @@ def setup(path: Path, level: str, *, to_stderr: bool, secrets: Iterable[str] = (
         root.removeHandler(old)
         old.close()
     gate = _Gate(handlers)
-    gate.addFilter(limit)
-    gate.addFilter(mask)
+    gate.addFilter(RateLimit())
     root.addHandler(gate)
     root.setLevel(level)
     logging.getLogger("httpx").setLevel(max(logging.WARNING, logging.getLevelName(level)))
@@ -134,7 +130,7 @@ def setup(path: Path, level: str, *, to_stderr: bool, secrets: Iterable[str] = (
 
 
 class _Gate(logging.Handler):
-    """One pair of filters before all handlers, so that each line is counted once."""
+    """One rate limit before all handlers, so that each line is counted once."""
 
     def __init__(self, handlers: list[logging.Handler]) -> None:
         super().__init__()

@@ -1,0 +1,65 @@
+"""`caiafs status MNT`: what a person wants to know of a mount, or all of it as JSON."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from caiafs.cli.exits import ExitCode
+from caiafs.cli.live import find_caiafs, read_json
+from caiafs.cli.parser import Parser
+from caiafs.core.durations import format_duration
+
+
+def run(argv: list[str], environ: Mapping[str, str]) -> int:
+    """Print how the mount is; failed health is exit code 1, degraded is not.
+
+    Raises:
+        ConfigError: not a caiafs mount, or it does not answer.
+    """
+    parser = Parser(
+        "status", usage="caiafs status MNT [--json]", description="Say how the mount on MNT is."
+    )
+    parser.add_argument("mountpoint", type=Path, metavar="MNT")
+    parser.add_argument("--json", action="store_true", help="health.json and stats.json in one")
+    parsed = parser.parse(argv)
+    mount = find_caiafs(parsed.mountpoint)
+    health, stats = read_json(mount, "health.json"), read_json(mount, "stats.json")
+    if parsed.json:
+        print(json.dumps({"health": health, "stats": stats}, indent=2))
+    else:
+        print("\n".join(describe(mount.point, health, stats)))
+    return ExitCode.FAILURE if health.get("status") == "failed" else ExitCode.OK
+
+
+def describe(point: Path, health: dict[str, Any], stats: dict[str, Any]) -> list[str]:
+    """Return the lines that `caiafs status` prints."""
+    mount, state = stats.get("mount", {}), stats.get("state", {})
+    uptime = format_duration(round(mount.get("uptime_s", 0)))
+    lines = [
+        f"{point}: {health.get('status', 'unknown')}, {health.get('mode', 'unknown')}, up {uptime}",
+        *(f"  - {reason}" for reason in health.get("reasons", [])),
+        f"repository: {mount.get('repository', '')}",
+        f"process:    {mount.get('pid', '')}, log {mount.get('log', '')}",
+    ]
+    for name, backend in sorted(health.get("backends", {}).items()):
+        lines.append(f"{name + ':':<12}{_backend(backend)}")
+    pending = state.get("pending_ops", 0)
+    if pending:
+        age = format_duration(round(state.get("oldest_pending_s", 0)))
+        lines.append(f"pending:    {pending} changes, the oldest for {age}")
+    else:
+        lines.append("pending:    nothing")
+    return lines
+
+
+def _backend(backend: dict[str, Any]) -> str:
+    if not backend.get("configured"):
+        return "not configured"
+    parts = [str(backend.get("condition", "")), str(backend.get("implementation", ""))]
+    parts.append(f"{backend.get('documents', 0)} documents")
+    if backend.get("behind"):
+        parts.append(f"{backend['behind']} behind")
+    if backend.get("breaker", "closed") != "closed":
+        parts.append(f"breaker {backend['breaker']}")
+    return ", ".join(part for part in parts if part)

@@ -1,0 +1,96 @@
+"""`caiafs sync MNT`: waits until every configured store has everything; on a terminal a line shows how far it is."""
+
+import errno
+import queue
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from caiafs.cli.exits import ExitCode
+from caiafs.cli.live import find_caiafs, read_json, write_control
+from caiafs.cli.mounts import Mount
+from caiafs.cli.parser import Parser, duration
+from caiafs.core.durations import format_duration
+from caiafs.core.errors import CaiaError, ConfigError
+
+_PROGRESS_S = 0.5
+_INCOMPLETE = frozenset({errno.ETIMEDOUT, errno.EIO, errno.EACCES, errno.ESTALE})
+
+
+def run(argv: list[str], environ: Mapping[str, str]) -> int:
+    """Wait for the stores, and return 0, or 3 after saying which store lacks how much.
+
+    Raises:
+        ConfigError: not a caiafs mount, or it does not answer.
+    """
+    parser = Parser(
+        "sync",
+        usage="caiafs sync MNT [--timeout 60s]",
+        description="Wait until every configured store has every saved document.",
+    )
+    parser.add_argument("mountpoint", type=Path, metavar="MNT")
+    parser.add_argument("--timeout", type=duration, default=60.0, metavar="DURATION")
+    parsed = parser.parse(argv)
+    mount = find_caiafs(parsed.mountpoint)
+    error = _ask(mount, f"sync {format_duration(parsed.timeout)}\n".encode())
+    if error is None:
+        print("every store has everything")
+        return ExitCode.OK
+    if error.errno not in _INCOMPLETE:
+        raise ConfigError(f"sync of {mount.point}: {error.strerror}", exit_code=ExitCode.FAILURE)
+    print(f"not done within {format_duration(parsed.timeout)}; nothing is lost, it goes on. Left:")
+    for line in left(mount):
+        print(f"  {line}")
+    return ExitCode.INCOMPLETE
+
+
+def _ask(mount: Mount, command: bytes) -> OSError | None:
+    """Write `command` and show progress until it is done; return its error."""
+    answers: queue.Queue[OSError | None] = queue.Queue()
+
+    def write() -> None:
+        try:
+            write_control(mount, command)
+        except OSError as exc:
+            answers.put(exc)
+        else:
+            answers.put(None)
+
+    # The write waits in the kernel, where only its end or ours frees it; a daemon thread lets Ctrl-C through.
+    threading.Thread(target=write, daemon=True).start()
+    shown = False
+    while True:
+        try:
+            answer = answers.get(timeout=_PROGRESS_S)
+        except queue.Empty:
+            shown = _show_progress(mount) or shown
+            continue
+        if shown:
+            sys.stderr.write("\r\033[K")
+        return answer
+
+
+def _show_progress(mount: Mount) -> bool:
+    if not sys.stderr.isatty():
+        return False
+    sys.stderr.write(f"\r\033[K{'; '.join(left(mount)) or 'nearly done'}")
+    sys.stderr.flush()
+    return True
+
+
+def left(mount: Mount) -> list[str]:
+    """Return one line a store that lacks something, with why as far as it is known."""
+    try:
+        stats, health = read_json(mount, "stats.json"), read_json(mount, "health.json")
+    except CaiaError as exc:
+        return [str(exc)]
+    lines = []
+    pending = stats.get("state", {}).get("pending_ops", 0)
+    if pending:
+        lines.append(f"{pending} changes in no store yet")
+    for name, backend in sorted(health.get("backends", {}).items()):
+        if backend.get("behind"):
+            why = "; ".join(backend.get("reasons", [])) or backend.get("last_error", "")
+            lines.append(f"{name} lacks {backend['behind']} documents{f' ({why})' if why else ''}")
+    return lines
