@@ -142,9 +142,10 @@ def test_repository_whose_checked_out_branch_would_move(tmp_path: Path, mnt: Pat
 def test_no_fuse_device(tmp_path: Path, mnt: Path):
     require_root()
     require_tool("unshare")
+    without_devices = 'mount -t tmpfs none /dev && exec "$@"'
+    in_namespace = ["unshare", "--mount", "sh", "-c", without_devices, "sh"]
     done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /dev && exec "$@"', "sh"]
-        + caiafs_command(tmp_path / "r", mnt),
+        [*in_namespace, *caiafs_command(tmp_path / "r", mnt)],
         env=clean_environment(),
         capture_output=True,
         text=True,

@@ -1,6 +1,7 @@
 """Ordinary tools at the mount's root end, do their work, and never enter `.caia`."""
 
 import os
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -153,8 +154,6 @@ def test_git_repository_in_the_mount_works(caia: Mount, tmp_path: Path):
 
 
 def test_sqlite_database_in_the_mount_is_sound(caia: Mount):
-    import sqlite3  # noqa: PLC0415 - only this test
-
     database = sqlite3.connect(caia / "library.db")
     database.execute("create table document (id integer primary key, text text)")
     for i in range(50):

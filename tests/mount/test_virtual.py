@@ -121,7 +121,7 @@ def test_config_masks_secrets_and_names_origins(mount_caia: MountFactory):
         lambda folder: (folder / "new").mkdir(),
         lambda folder: (folder / "version").rename(folder / "other"),
         lambda folder: (folder / "version").rename(folder.parent / "stolen"),
-        lambda folder: (folder.parent / "version").symlink_to("x") or folder.rmdir(),
+        lambda folder: folder.rmdir(),
         lambda folder: folder.rename(folder.parent / "other"),
         lambda folder: folder.mkdir(),
         lambda folder: (folder / "version").chmod(0o777),
@@ -134,7 +134,6 @@ def test_nothing_in_caia_can_be_changed(shared_caia: Mount, harm):
     with pytest.raises(OSError) as caught:
         harm(shared_caia / ".caia")
 
-    (shared_caia / "version").unlink(missing_ok=True)
     allowed = {errno.EPERM, errno.EACCES, errno.EROFS, errno.EXDEV, errno.EEXIST}
     assert caught.value.errno in allowed
     assert shared_caia.virtual("version") == before

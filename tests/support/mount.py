@@ -285,12 +285,13 @@ class Mount:
         return target
 
 
-def git(*args: str | Path, cwd: Path) -> str:
+def git(*args: str | Path, cwd: Path, stdin: bytes = b"") -> str:
     """Run `git ARGS` in `cwd` and return its output; bytes that are not UTF-8 become surrogates."""
     done = subprocess.run(
         ["git", *map(str, args)],
         cwd=cwd,
         env=clean_environment(AUTHOR),
+        input=stdin,
         capture_output=True,
         check=False,
     )

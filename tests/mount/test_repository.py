@@ -1,0 +1,150 @@
+"""Existing repositories, bare and not, of CAIA's layout and any other; new ones."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MountFactory
+from tests.support.mount import Mount, git
+
+pytestmark = [pytest.mark.mount, pytest.mark.slow]
+
+LIBRARY = {
+    "documents/article/2026/08/7d1f/metadata.json": b'{"id": "7d1f", "title": "On folders"}\n',
+    "documents/article/2026/08/7d1f/text.txt": "Folders, they say, are \u00fcber.\n".encode(),
+    "documents/article/2026/08/7d1f/raw": bytes(range(256)),
+    "documents/web/2025/01/beef/content.txt": b"",
+    "README.md": b"A library.\n",
+}
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """Return a work tree in the CAIA Library's layout, committed."""
+    root = tmp_path / "work"
+    git("init", "-q", "-b", "trunk", root, cwd=tmp_path)
+    for name, content in LIBRARY.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    (root / "latest").symlink_to("documents/article/2026/08/7d1f")
+    git("add", "-A", cwd=root)
+    git("commit", "-qm", "Start", cwd=root)
+    return root
+
+
+@pytest.fixture
+def bare(work: Path, tmp_path: Path) -> Path:
+    """Return a bare clone of it."""
+    git("clone", "-q", "--bare", work, tmp_path / "library.git", cwd=tmp_path)
+    return tmp_path / "library.git"
+
+
+def test_new_repository_is_bare_and_clones(caia: Mount, tmp_path: Path):
+    (caia / "doc").write_text("text")
+    caia.sync()
+
+    assert caia.git("rev-parse", "--is-bare-repository").strip() == "true"
+    assert (caia.clone(tmp_path / "clone") / "doc").read_text() == "text"
+
+
+def test_state_directory_is_for_its_owner_only(caia: Mount):
+    assert (caia.repo / "caiafs").stat().st_mode & 0o777 == 0o700
+
+
+def test_library_repository_mounts_as_it_is(mount_caia: MountFactory, bare: Path):
+    caia = mount_caia(repo=bare)
+
+    assert {name: (caia / name).read_bytes() for name in LIBRARY} == LIBRARY
+    assert (caia / "latest" / "metadata.json").read_bytes() == LIBRARY[
+        "documents/article/2026/08/7d1f/metadata.json"
+    ]
+
+
+def test_edit_of_an_existing_repository_goes_on_its_own_branch(
+    mount_caia: MountFactory, bare: Path
+):
+    caia = mount_caia(repo=bare)
+
+    (caia / "README.md").write_text("A library, edited.\n")
+    caia.sync()
+
+    assert caia.git("show", "trunk:README.md") == "A library, edited.\n"
+    assert caia.git("rev-list", "--count", "trunk").strip() == "2"
+    assert caia.git("diff", "--name-only", "trunk~1", "trunk").split() == ["README.md"]
+
+
+def test_mounting_alone_changes_nothing(mount_caia: MountFactory, bare: Path):
+    before = git("for-each-ref", "refs/heads", cwd=bare)
+    caia = mount_caia(repo=bare)
+    _ = [path.stat() for path in caia.path.rglob("*")]
+    caia.sync()
+
+    caia.unmount()
+
+    assert git("for-each-ref", "refs/heads", cwd=bare) == before
+
+
+def test_other_branch_of_a_work_tree_mounts(mount_caia: MountFactory, work: Path):
+    git("branch", "caia", cwd=work)
+
+    caia = mount_caia(repo=work, options=["branch=caia"])
+    (caia / "README.md").write_text("On another branch.\n")
+    caia.sync()
+
+    assert caia.git("show", "caia:README.md") == "On another branch.\n"
+    assert caia.git("show", "trunk:README.md") == "A library.\n"
+    assert git("status", "--short", cwd=work) == ""
+
+
+def test_ordinary_gc_of_the_repository_is_safe_while_mounted(mount_caia: MountFactory, bare: Path):
+    caia = mount_caia(repo=bare)
+    (caia / "doc").write_text("published")
+    caia.sync()
+    (caia / "doc").write_text("just written")
+
+    caia.git("gc", "-q", "--prune=now")
+
+    assert (caia / "doc").read_text() == "just written"
+    caia.remount()
+    caia.sync()
+    assert (caia / "doc").read_text() == "just written"
+    assert caia.git("fsck", "--strict") == ""
+
+
+def test_foreign_commit_is_seen_at_the_next_mount(mount_caia: MountFactory, work: Path, bare: Path):
+    caia = mount_caia(repo=bare)
+    assert (caia / "README.md").read_text() == "A library.\n"
+    caia.unmount()
+    (work / "README.md").write_text("Edited elsewhere.\n")
+    git("commit", "-qam", "Edit", cwd=work)
+    git("push", "-q", bare, "trunk", cwd=work)
+
+    caia.start()
+
+    assert (caia / "README.md").read_text() == "Edited elsewhere.\n"
+
+
+def test_large_repository_mounts_without_walking_it(mount_caia: MountFactory, tmp_path: Path):
+    stream = b"commit refs/heads/main\ncommitter A <a@example.org> 1 +0000\ndata 0\n"
+    stream += b"".join(
+        b"M 100644 inline d/%03d/%05d\ndata 6\n%05d\n\n" % (i % 200, i, i) for i in range(20_000)
+    )
+    bare = tmp_path / "large.git"
+    git("init", "-q", "--bare", "-b", "main", bare, cwd=tmp_path)
+    git("-c", "fastimport.unpackLimit=0", "fast-import", "--quiet", cwd=bare, stdin=stream)
+
+    caia = mount_caia(repo=bare)
+
+    assert (caia / "d" / "007" / "00207").read_text() == "00207\n"
+    state = sum(path.stat().st_size for path in (bare / "caiafs").iterdir() if path.is_file())
+    assert state < 4_000_000  # 20,000 documents would not fit
+
+
+def test_two_mounts_of_two_repositories_side_by_side(mount_caia: MountFactory):
+    first, second = mount_caia(), mount_caia()
+
+    (first / "doc").write_text("first")
+    (second / "doc").write_text("second")
+
+    assert (first / "doc").read_text() == "first"
+    assert first.health()["status"] == second.health()["status"] == "ok"
