@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
 _HELP = """\
 caiafs: a folder whose saved documents are commits in govc and git
 
-  caiafs [REPO] MNT [options]         mount; `caiafs mount --help` lists the options
+  caiafs [REPO] MNT [options]             mount; `caiafs mount --help` lists the options
 {commands}
   caiafs --version
 
@@ -44,7 +44,7 @@ _USAGE = {
 
 def help_text() -> str:
     """Return what --help prints."""
-    lines = [f"  {usage:<36}{COMMANDS[name][1]}" for name, usage in _USAGE.items()]
+    lines = [f"  {usage:<40}{COMMANDS[name][1]}" for name, usage in _USAGE.items()]
     codes = ", ".join(f"{code.value} {code.name.lower()}" for code in ExitCode)
     return _HELP.format(commands="\n".join(lines), codes=codes.replace("_", " "))
 

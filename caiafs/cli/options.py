@@ -19,13 +19,15 @@ _STANDARD = {
 }
 """Option of mount(8) -> setting and its text."""
 
+# fmt: off
 _IGNORED = frozenset(
     {
         "defaults", "_netdev", "user", "users", "nouser", "owner", "group", "auto", "noauto",
         "nofail", "async", "atime", "noatime", "relatime", "norelatime", "strictatime",
         "nostrictatime", "lazytime", "nolazytime", "diratime", "nodiratime", "default_permissions",
-    }  # fmt: skip
-)  # fmt: skip
+    }
+)
+# fmt: on
 """Options that fstab and mount(8) bring along, and that change nothing here."""
 
 _REFUSED = {
