@@ -27,6 +27,11 @@ def save(path: Path, content: bytes, chosen: random.Random) -> None:
     path.write_bytes(content)
 
 
+def tell(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     folder, seed = Path(sys.argv[1]), int(sys.argv[2])
     chosen = random.Random(seed)
@@ -38,12 +43,12 @@ def main() -> None:
         content = b"%d:%d " % (seed, count) + os.urandom(chosen.choice(SIZES))
         count += 1
         digest = hashlib.sha256(content).hexdigest()
-        print(f"start {path.name} {digest}", flush=True)
+        tell(f"start {path.name} {digest}")
         try:
             save(path, content, chosen)
         except OSError:  # the file system went away
             return
-        print(f"done {path.name}", flush=True)
+        tell(f"done {path.name}")
 
 
 class Writer:
