@@ -1,0 +1,1 @@
+"""The three dialects: each turns what the backend wants into requests, without sending any."""

@@ -1,0 +1,216 @@
+"""Documents and logs from a server: sends what a dialect plans, believes nothing that does not check.
+
+Used by `backend` and by the writers. A name, a size, a blob id or an envelope that does not fit is Corrupt, and says of which document.
+"""
+
+import logging
+
+from caiafs.backends.base import Document, Listing, Revision
+from caiafs.backends.govc import answers, codec, failures, texts
+from caiafs.backends.govc.client import IN_FLIGHT, GovcClient
+from caiafs.backends.govc.dialects.base import Dialect
+from caiafs.backends.govc.paths import (
+    MARK_PATH,
+    PARTS_DIR,
+    LongName,
+    decode_path,
+    encode_path,
+    is_long,
+)
+from caiafs.backends.govc.tasks import for_each
+from caiafs.core.errors import Corrupt, Unreachable
+from caiafs.core.types import DocPath, Entry, GitMode, ObjectId, blob_id
+
+log = logging.getLogger(__name__)
+
+READ_MAX_BYTES = 1 << 32
+LISTING_READS = 5000
+"""Above so many documents whose id only a read would tell, a listing names them without it."""
+UNKNOWN = ObjectId("")
+
+
+class Reader:
+    """Reads one repository."""
+
+    def __init__(self, client: GovcClient, dialect: Dialect) -> None:
+        self._client = client
+        self.dialect = dialect
+
+    async def log(self, limit: int) -> tuple[Revision, ...]:
+        """Return the newest `limit` commits or fewer, messages decoded."""
+        while True:
+            answer = await self._client.send(self.dialect.plan_log(limit))
+            if not answer.code:
+                break
+            if limit <= 1:
+                raise Unreachable(
+                    f"govc cannot read its own log ({answer.code})",
+                    backend=failures.GOVC,
+                    operation="log",
+                )
+            # v2 on disk: one commit with a newline in its author spoils every log that reaches back to it.
+            limit //= 2
+        try:
+            revisions = self.dialect.parse_log(answer.payload)
+        except answers.AnswerError as exc:
+            raise failures.corrupt(f"log: {exc}", operation="log") from exc
+        return tuple(_with_message(revision) for revision in revisions[:limit])
+
+    async def read(self, path: DocPath) -> Document | None:
+        """Return the document at `path`, checked."""
+        stored = await self._stored(encode_path(path, self.dialect.rules), path)
+        if stored is None:
+            return None
+        content = stored.content
+        if content is None:
+            content = await self._join_parts(stored.header, path)
+        return Document(to_entry(stored.header), content)
+
+    async def entry(self, path: DocPath) -> Entry | None:
+        """Return what is at `path` without fetching parts; `UNKNOWN` as oid where it makes no sense."""
+        try:
+            stored = await self._stored(encode_path(path, self.dialect.rules), path)
+        except Corrupt as exc:
+            log.warning("govc holds no readable document there: %s", exc)
+            return Entry(GitMode.FILE, UNKNOWN)
+        return None if stored is None else to_entry(stored.header)
+
+    async def listing(self) -> Listing:
+        """Return what the server lists. Bad names are left out and logged, one bad entry costs that entry."""
+        newest = await self.log(1)
+        answer = await self._client.send(self.dialect.plan_listing())
+        try:
+            listed = self.dialect.parse_listing(answer.payload)
+        except answers.AnswerError as exc:
+            raise failures.corrupt(f"listing: {exc}", operation="list") from exc
+        entries: dict[DocPath, Entry] = {}
+        unread: list[tuple[str, DocPath | None]] = []
+        for item in listed:
+            self._sort_in(item, entries, unread)
+        too_many = len(unread) > LISTING_READS
+
+        async def look(item: tuple[str, DocPath | None]) -> None:
+            name, path = item
+            if too_many and path is not None:
+                entries[path] = Entry(GitMode.FILE, UNKNOWN)
+                return
+            await self._look(name, path, entries)
+
+        await for_each(unread, look, width=IN_FLIGHT)
+        return Listing(entries, self.dialect.capabilities.lists, newest[0].id if newest else None)
+
+    async def resolve(self, name: str) -> DocPath | None:
+        """Return the path of a long name, None where its envelope is gone or not one."""
+        try:
+            stored = await self._file(name, None)
+        except Corrupt:
+            return None
+        path = _path_of(stored)
+        return path if path and encode_path(path, self.dialect.rules) == name else None
+
+    def _sort_in(
+        self,
+        item: answers.Listed,
+        entries: dict[DocPath, Entry],
+        unread: list[tuple[str, DocPath | None]],
+    ) -> None:
+        """Put one listed name where it belongs: among what is known, what must be read, or nowhere."""
+        if item.name == MARK_PATH or item.name.startswith(PARTS_DIR + "/"):
+            return
+        path = decode_path(item.name, self.dialect.rules)
+        if path is None:
+            log.warning("govc lists a name that no file can have: %s", failures.shorten(item.name))
+        elif isinstance(path, LongName):
+            unread.append((item.name, None))
+        elif _is_object_id(item.oid) and not item.kind and item.mode in codec.CONTENT_MODES:
+            entries[path] = Entry(item.mode, ObjectId(item.oid), item.size_bytes)
+        else:
+            unread.append((item.name, path))
+
+    async def _look(self, name: str, path: DocPath | None, entries: dict[DocPath, Entry]) -> None:
+        if path is not None:
+            entry = await self.entry(path)
+            if entry is not None:
+                entries[path] = entry
+            return
+        try:
+            stored = await self._file(name, None)
+        except Corrupt as exc:
+            log.warning("govc holds no readable document there: %s", exc)
+            return
+        path = _path_of(stored)
+        if path is None or encode_path(path, self.dialect.rules) != name:
+            return
+        if isinstance(stored, codec.Stored):
+            entries[path] = to_entry(stored.header)
+
+    async def _stored(self, name: str, path: DocPath) -> codec.Stored | None:
+        stored = await self._file(name, path)
+        if stored is None:
+            return None
+        told = _path_of(stored)
+        if told != path and (told is not None or is_long(name)):
+            raise failures.corrupt(
+                "the envelope is another document's", operation="read", path=path
+            )
+        return None if isinstance(stored, codec.Tombstone) else stored
+
+    async def _file(self, name: str, path: DocPath | None) -> codec.Stored | codec.Tombstone | None:
+        """Return what `name` stands for, None where the server has no such file."""
+        answer = await self._client.send(self.dialect.plan_read(name, path))
+        if answer.code:
+            return None
+        try:
+            return self.dialect.decode_file(answers.parse_file(answer.payload, name))
+        except (answers.AnswerError, codec.DecodeError) as exc:
+            at = path if path is not None else name.encode()
+            raise failures.corrupt(str(exc), operation="read", path=at) from exc
+
+    async def _join_parts(self, header: codec.Header, path: DocPath) -> bytes:
+        if header.size_bytes > READ_MAX_BYTES:
+            raise failures.corrupt("the size is absurd", operation="read", path=path)
+        parts = [await self._part(header, index, path) for index in range(header.part_count)]
+        content = b"".join(parts)
+        if blob_id(content) != header.blob:
+            raise failures.corrupt(
+                "the parts do not add up to the blob", operation="read", path=path
+            )
+        return content
+
+    async def _part(self, header: codec.Header, index: int, path: DocPath) -> bytes:
+        name = codec.part_name(header, index)
+        answer = await self._client.send(self.dialect.plan_read(name, path))
+        if answer.code:
+            raise failures.corrupt(f"part {index} is missing", operation="read", path=path)
+        try:
+            return codec.decode_part(
+                answers.parse_file(answer.payload, name).content, header, index
+            )
+        except (answers.AnswerError, codec.DecodeError) as exc:
+            raise failures.corrupt(str(exc), operation="read", path=path) from exc
+
+
+def to_entry(header: codec.Header) -> Entry:
+    """Return the entry that an envelope's header describes."""
+    return Entry(header.mode, header.blob, header.size_bytes)
+
+
+def _path_of(stored: codec.Stored | codec.Tombstone | None) -> DocPath | None:
+    if stored is None:
+        return None
+    return stored.header.path if isinstance(stored, codec.Stored) else stored.path
+
+
+def _is_object_id(text: str) -> bool:
+    return len(text) == 40 and set(text) <= set("0123456789abcdef")
+
+
+def _with_message(revision: Revision) -> Revision:
+    return Revision(
+        revision.id,
+        texts.decode_message(revision.message),
+        revision.author_name,
+        revision.author_email,
+        revision.time_ns,
+        revision.parent,
+    )

@@ -1,0 +1,165 @@
+"""A commit on the real server: stage the files, a few at a time, then one commit. Both architectures.
+
+Used by `backend`. The server has one staging area for all clients, so another client's commit can take our files
+along; then there is "nothing to commit", and what counts is whether they are there. Our own commit is made all the
+same, with a mark file, because its trailers tell the other mounts what changed.
+"""
+
+from collections.abc import Iterable
+
+from caiafs.backends.base import CommitResult
+from caiafs.backends.govc import answers, codec, failures, texts
+from caiafs.backends.govc.client import IN_FLIGHT, GovcClient
+from caiafs.backends.govc.dialects.base import StagedDialect
+from caiafs.backends.govc.limits import Limits
+from caiafs.backends.govc.paths import MARK_PATH, encode_path, is_long
+from caiafs.backends.govc.reader import Reader
+from caiafs.backends.govc.tasks import for_each
+from caiafs.backends.govc.wire import Answer
+from caiafs.core.errors import Corrupt, NotFound, Refused, Unreachable
+from caiafs.core.types import Change, ChangeSet, ContentSource, DocPath, Entry, GitMode
+
+_TRIES = 5
+
+
+class StagedWriter:
+    """Commits change sets to one repository."""
+
+    def __init__(
+        self, client: GovcClient, dialect: StagedDialect, reader: Reader, source: ContentSource
+    ) -> None:
+        self._client = client
+        self._dialect = dialect
+        self._reader = reader
+        self._source = source
+        self._limits = Limits(dialect.capabilities.max_content_bytes or 1 << 30)
+
+    async def commit(self, change_set: ChangeSet, refused: dict[DocPath, str]) -> CommitResult:
+        """Stage and commit; documents that are refused go into `refused` as they come."""
+        await self._stage(change_set.changes, refused)
+        for _ in range(_TRIES):
+            done = [change for change in change_set.changes if change.path not in refused]
+            if not done:
+                newest = await self._reader.log(1)
+                return CommitResult(newest[0].id if newest else None, tuple(refused.items()))
+            answer = await self._send_commit(change_set)
+            if not answer.code:
+                return CommitResult(_commit_id(answer), tuple(sorted(refused.items())))
+            await self._stage(await self._find_missing(done), refused)
+            await self._add(MARK_PATH, change_set.operation_id, None)
+        raise Unreachable(
+            "other clients of govc keep taking our staged files along",
+            backend=failures.GOVC,
+            operation="commit",
+        )
+
+    async def _send_commit(self, change_set: ChangeSet) -> Answer:
+        """Commit what is staged; the answer has a code where there is nothing to commit."""
+        answer = await self._client.send(
+            self._dialect.plan_commit(
+                texts.encode_message(change_set.message), texts.encode_author(change_set.author)
+            )
+        )
+        if answer.code and "nothing to commit" not in answers.parse_error(answer.payload):
+            words = failures.shorten(answers.parse_error(answer.payload))
+            raise Unreachable(
+                f"govc could not commit: {words}", backend=failures.GOVC, operation="commit"
+            )
+        return answer
+
+    async def _find_missing(self, changes: Iterable[Change]) -> list[Change]:
+        """Return the changes that the server does not show."""
+        missing: list[Change] = []
+
+        async def look(change: Change) -> None:
+            held = await self._reader.entry(change.path)
+            there = held is None if change.after is None else change.after.same_content(held)
+            if not there:
+                missing.append(change)
+
+        await for_each(changes, look, width=IN_FLIGHT)
+        return missing
+
+    async def _stage(self, changes: Iterable[Change], refused: dict[DocPath, str]) -> None:
+        async def stage(change: Change) -> None:
+            try:
+                if change.after is None:
+                    await self._remove(change.path)
+                else:
+                    await self._put(change.path, change.after)
+            except Refused as exc:
+                refused[change.path] = exc.reason or str(exc)
+            except (NotFound, Corrupt) as exc:
+                # From the ContentSource: one content that is not there must not hold up the others.
+                refused[change.path] = f"its content cannot be read here: {exc}"
+
+        await for_each(changes, stage, width=IN_FLIGHT)
+
+    async def _remove(self, path: DocPath) -> None:
+        name = encode_path(path, self._dialect.rules)
+        request = self._dialect.plan_remove(name, path)
+        if request is not None:
+            await self._client.send(request)
+            return
+        text = codec.encode_tombstone(path if is_long(name) else None)
+        await self._add(name, text, path)
+
+    async def _put(self, path: DocPath, entry: Entry) -> None:
+        name = encode_path(path, self._dialect.rules)
+        told = path if is_long(name) else None
+        if entry.mode == GitMode.GITLINK:
+            header = codec.Header(entry.mode, entry.oid, 0, "none", path=told)
+            await self._must_add(name, codec.encode_header(header), path)
+            return
+        size = entry.size_bytes if entry.size_bytes >= 0 else await self._source.size(entry.oid)
+        if size <= self._limits.request_bytes:
+            content = await self._source.read(entry.oid)
+            if await self._add(name, codec.encode_content(entry.mode, content, path=told), path):
+                return
+        while part_bytes := self._limits.part_bytes():
+            header = codec.Header(entry.mode, entry.oid, size, "parts", part_bytes, told)
+            if await self._add_parts(header, path):
+                await self._must_add(name, codec.encode_header(header), path)
+                return
+        raise self._too_large(path)
+
+    async def _add_parts(self, header: codec.Header, path: DocPath) -> bool:
+        """Stage the parts; False where the server takes no request of that size."""
+        for index in range(header.part_count):
+            start = index * header.part_bytes
+            stop = min(start + header.part_bytes, header.size_bytes)
+            content = await self._source.read_range(header.blob, start, stop)
+            if len(content) != stop - start:
+                raise Corrupt(f"content {header.blob} is shorter than its size says")
+            if not await self._add(
+                codec.part_name(header, index), codec.encode_part(content), path
+            ):
+                return False
+        return True
+
+    async def _add(self, name: str, text: str, path: DocPath | None) -> bool:
+        """Stage one file; False where the request is too large for the server."""
+        request = self._dialect.plan_add(name, text, path)
+        body_bytes = len(request.body or b"")
+        if body_bytes > self._limits.request_bytes:
+            return False
+        answer = await self._client.send(request)
+        if not answer.code:
+            return True
+        self._limits.learn(answer.payload, body_bytes)
+        return False
+
+    async def _must_add(self, name: str, text: str, path: DocPath) -> None:
+        if not await self._add(name, text, path):
+            raise self._too_large(path)
+
+    def _too_large(self, path: DocPath) -> Refused:
+        words = f"the server takes no request above {self._limits.request_bytes} bytes"
+        return Refused(words, path=path, reason=words, backend=failures.GOVC, operation="add")
+
+
+def _commit_id(answer: Answer) -> str:
+    try:
+        return answers.parse_commit_id(answer.payload)
+    except answers.AnswerError as exc:
+        raise failures.corrupt(f"commit: {exc}", operation="commit") from exc
