@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pygit2
-from pygit2.enums import ObjectType, RepositoryOpenFlag
+from pygit2.enums import ObjectType, RepositoryOpenFlag, SortMode
 
 from caiafs.backends.git import names
 from caiafs.core.errors import Corrupt, NotFound
-from caiafs.core.types import EMPTY_TREE, ROOT_PATH, DocPath, GitMode, ObjectId
+from caiafs.core.types import EMPTY_TREE, ROOT_PATH, DocPath, GitMode, ObjectId, join_path
 
 _ENTRY = re.compile(rb"([0-7]{5,6}) ([^\0]+)\0(.{20})", re.DOTALL)
 _ENTRY_OVERHEAD = 22  # space, NUL and 20 bytes of id
@@ -105,7 +105,8 @@ class ObjectReader:
     def __init__(self, git_dir: Path, *, object_dir: Path | None = None) -> None:
         self._git_dir = git_dir
         self._object_dir = object_dir
-        self._odb = self._open()
+        self._repository = self._open()
+        self._odb = self._repository.odb
 
     def exists(self, oid: ObjectId) -> bool:
         """Whether the object is here; looks again for new packs before it says no."""
@@ -164,14 +165,40 @@ class ObjectReader:
     def walk(
         self, tree: ObjectId, below: DocPath = ROOT_PATH
     ) -> Iterator[tuple[DocPath, TreeEntry]]:
-        """Yield every document below `tree`, gitlinks too, with its path under `below`."""
-        prefix = below + b"/" if below else b""
-        for entry in self.read_tree(tree):
-            path = DocPath(prefix + entry.name)
-            if entry.is_dir:
-                yield from self.walk(entry.oid, path)
-            else:
-                yield path, entry
+        """Yield every document below `tree`, gitlinks too, with its path under `below`, in no order."""
+        waiting = [(below, tree)]
+        while waiting:
+            directory, oid = waiting.pop()
+            for entry in self.read_tree(oid):
+                path = join_path(directory, entry.name)
+                if entry.is_dir:
+                    waiting.append((path, entry.oid))
+                else:
+                    yield path, entry
+
+    def commits_between(self, old: ObjectId | None, new: ObjectId) -> list[ObjectId]:
+        """Return what `new` reaches and `old` does not, children before parents; raises as `read_blob`."""
+        try:
+            walker = self._repository.walk(
+                pygit2.Oid(hex=new), SortMode.TOPOLOGICAL | SortMode.TIME
+            )
+            if old is not None:
+                walker.hide(pygit2.Oid(hex=old))
+            return [ObjectId(str(commit.id)) for commit in walker]
+        except (KeyError, ValueError) as exc:
+            raise NotFound(f"commit {old} or {new} is not in the repository") from exc
+        except pygit2.GitError as exc:
+            raise Corrupt(f"history of {new}: {exc}", backend="git", operation="log") from exc
+
+    def merge_base(self, one: ObjectId, other: ObjectId) -> ObjectId | None:
+        """Return the best common ancestor of two commits, None without one; raises as `read_blob`."""
+        try:
+            found = self._repository.merge_base(pygit2.Oid(hex=one), pygit2.Oid(hex=other))
+        except (KeyError, ValueError) as exc:
+            raise NotFound(f"commit {one} or {other} is not in the repository") from exc
+        except pygit2.GitError as exc:
+            raise Corrupt(f"history of {one}: {exc}", backend="git", operation="log") from exc
+        return ObjectId(str(found)) if found else None
 
     def _find(self, tree: ObjectId, name: bytes) -> TreeEntry | None:
         wanted = names.spellings(name)
@@ -189,7 +216,8 @@ class ObjectReader:
         try:
             return self._try(method, oid)
         except (NotFound, Corrupt):
-            self._odb = self._open()
+            self._repository = self._open()
+            self._odb = self._repository.odb
             return self._try(method, oid)
 
     def _try(self, method: str, oid: ObjectId) -> tuple[int, bytes | int]:
@@ -200,11 +228,11 @@ class ObjectReader:
         except pygit2.GitError as exc:
             raise Corrupt(f"object {oid}: {exc}", backend="git", operation="read") from exc
 
-    def _open(self) -> pygit2.Odb:
+    def _open(self) -> pygit2.Repository:
         try:
             repository = pygit2.Repository(str(self._git_dir), RepositoryOpenFlag.NO_SEARCH)
             if self._object_dir is not None:
                 repository.odb.add_disk_alternate(str(self._object_dir))
         except (pygit2.GitError, KeyError) as exc:
             raise Corrupt(f"{self._git_dir}: {exc}", backend="git", operation="read") from exc
-        return repository.odb
+        return repository

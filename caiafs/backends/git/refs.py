@@ -5,7 +5,6 @@ a time; each call opens the repository afresh, so that no state is shared betwee
 """
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import RepositoryOpenFlag
 
+from caiafs.backends.git.pack import sync_path
 from caiafs.core.errors import Corrupt, RevisionConflict, Unreachable
 from caiafs.core.types import ObjectId
 
@@ -87,7 +87,7 @@ class RefStore:
                 else:
                     transaction.set_target(update.name, update.new, message="caiafs")
         for update in updates:
-            if update.expected is None:
+            if update.expected is None or update.new is None:
                 self._sync_parents(update.name)
 
     def remove_stale_lock(self, name: str, now_s: float) -> bool:
@@ -103,7 +103,7 @@ class RefStore:
         """Sync the directories above a reference, which may be new; libgit2 syncs the last one only."""
         for parent in Path(name).parents:
             with contextlib.suppress(FileNotFoundError):
-                sync_directory(self._git_dir / parent)
+                sync_path(self._git_dir / parent)
 
     @contextlib.contextmanager
     def _opened(self, operation: str) -> Iterator[pygit2.Repository]:
@@ -114,15 +114,6 @@ class RefStore:
         except (pygit2.GitError, OSError) as exc:
             kind = RefLocked if "lock file" in str(exc) else Unreachable
             raise kind(f"cannot {operation}: {exc}", backend="git", operation="commit") from exc
-
-
-def sync_directory(path: Path) -> None:
-    """Make the entries of a directory, or the bytes of a file, last through a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _current(repository: pygit2.Repository, name: str) -> ObjectId | None:

@@ -13,14 +13,15 @@ import pygit2
 from pygit2.enums import RepositoryInitFlag, RepositoryOpenFlag
 
 from caiafs.backends.git.objects import ObjectReader
-from caiafs.backends.git.refs import RefStore, sync_directory
+from caiafs.backends.git.pack import sync_path
+from caiafs.backends.git.refs import RefStore
 from caiafs.core.errors import ConfigError, Corrupt
 from caiafs.core.types import EMPTY_TREE, ObjectId
 
 DEFAULT_BRANCH = "main"
 _HEADS = "refs/heads/"
 _INITIAL_NAMES = frozenset(
-    ("HEAD", "branches", "config", "description", "hooks", "info", "objects", "refs")
+    ("HEAD.lock", "config", "config.lock", "description", "hooks", "info", "objects", "refs")
 )
 # git-check-ref-format(1), and no leading dash: the name is given to git commands.
 _BAD_BRANCH = re.compile(
@@ -125,14 +126,14 @@ def open_repository(
 def _is_vacant(path: Path) -> bool:
     """Whether a repository may be made at `path`: missing, empty, or left over from a crash in `_init`."""
     try:
-        content = set(os.listdir(path))
+        content = {name for name in os.listdir(path) if not name.startswith("_git2_")}
     except FileNotFoundError:
         return True
     except NotADirectoryError as exc:
         raise ConfigError(f"{path}: is a file, not a repository") from exc
     except OSError as exc:
         raise ConfigError(f"{path}: {exc.strerror}") from exc
-    return content <= _INITIAL_NAMES and "HEAD" not in content
+    return content <= _INITIAL_NAMES
 
 
 def _init(path: Path, branch: str) -> None:
@@ -145,8 +146,8 @@ def _init(path: Path, branch: str) -> None:
             initial_head=branch,
         )
         for name in ("config", "HEAD", "objects", "refs", "."):
-            sync_directory(path / name)
-        sync_directory(path.parent)
+            sync_path(path / name)
+        sync_path(path.parent)
     except (pygit2.GitError, OSError) as exc:
         raise ConfigError(f"{path}: a repository cannot be made here: {exc}") from exc
 
