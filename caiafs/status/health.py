@@ -1,0 +1,100 @@
+"""health.json: ok, degraded or failed, and in sentences why.
+
+Pure. Whatever is unknown is said: without the store process the answer is degraded with a reason, never empty.
+"""
+
+from typing import Any
+
+from caiafs.core.config import BackendName, Config
+from caiafs.link.report import BackendReport, Condition, StoreReport
+from caiafs.status.report import MountReport
+from caiafs.status.stats import backend_of
+
+
+def health(mount: MountReport, store: StoreReport | None, config: Config) -> dict[str, Any]:
+    """Return the content of health.json.
+
+    failed: changes are refused. degraded: everything goes on, and a person should know something. ok: neither.
+    """
+    backends = {name.value: backend_of(store, name.value, config) for name in BackendName}
+    reasons = _reasons(mount, store, backends)
+    return {
+        "status": _status(mount, backends, reasons).value,
+        "mode": store.mode if store and store.mode else _mode(config),
+        "reasons": reasons,
+        "backends": {name: _backend(report) for name, report in backends.items()},
+        "listing": backends["govc"].listing if backends["govc"].configured else "complete",
+        "pending_ops": mount.state.pending_ops,
+        "oldest_pending_s": round(mount.state.oldest_pending_s, 3),
+    }
+
+
+def _mode(config: Config) -> str:
+    return "hybrid" if config.use_govc else "git only"
+
+
+def _reasons(
+    mount: MountReport, store: StoreReport | None, backends: dict[str, BackendReport]
+) -> list[str]:
+    reasons = list(mount.reasons)
+    if mount.state.read_only:
+        reasons.append(
+            f"the state DB in {mount.state_dir} takes no changes; the mount is read-only"
+        )
+    reasons += mount.store_process.reasons
+    if not mount.store_process.running:
+        reasons.append("the store process is not running; saves are kept and published later")
+    elif store is None:
+        reasons.append("the store process has not reported yet")
+    if mount.kernel.broken_requests:
+        reasons.append(f"{mount.kernel.broken_requests} requests met a bug of caiafs; see the log")
+    if mount.shadowed:
+        reasons.append(f"stored documents are hidden by .caia: {', '.join(mount.shadowed[:5])}")
+    if store is not None:
+        reasons += store.reasons
+    for name, report in backends.items():
+        if report.configured:
+            reasons += _backend_reasons(name, report)
+    return list(dict.fromkeys(reasons))
+
+
+def _backend_reasons(name: str, report: BackendReport) -> list[str]:
+    reasons = [f"{name}: {reason}" for reason in report.reasons]
+    if report.refused and not report.reasons:
+        first = report.refused[0]
+        reasons.append(
+            f"{name}: refuses {len(report.refused)} documents, {first.path}: {first.reason}"
+        )
+    if report.condition in {Condition.DEGRADED, Condition.FAILED} and not reasons:
+        reasons.append(f"{name}: {report.last_error or f'is {report.condition.value}'}")
+    return reasons
+
+
+def _status(
+    mount: MountReport, backends: dict[str, BackendReport], reasons: list[str]
+) -> Condition:
+    if mount.state.read_only:
+        return Condition.FAILED
+    configured = [report for report in backends.values() if report.configured]
+    if configured and all(report.condition is Condition.FAILED for report in configured):
+        return Condition.FAILED
+    if any(report.condition in {Condition.DEGRADED, Condition.FAILED} for report in configured):
+        return Condition.DEGRADED
+    # A sentence that nobody need act on does not exist: whatever has a reason is degraded.
+    return Condition.DEGRADED if reasons else Condition.OK
+
+
+def _backend(report: BackendReport) -> dict[str, Any]:
+    return {
+        "configured": report.configured,
+        "condition": report.condition.value,
+        "implementation": report.implementation,
+        "breaker": report.breaker,
+        "documents": report.documents,
+        "behind": report.behind,
+        "listing": report.listing,
+        "reasons": list(report.reasons),
+        "refused": len(report.refused),
+        "last_error": report.last_error,
+        "last_error_age_s": report.last_error_age_s,
+    }
