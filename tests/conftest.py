@@ -8,8 +8,11 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.support.govc_server import GovcServer, GovcServers, govc_servers
 from tests.support.mount import Mount
 from tests.support.requirements import require_fuse
+
+__all__ = ["govc_servers"]  # a fixture that lives beside its server
 
 MountFactory = Callable[..., Mount]
 
@@ -95,3 +98,20 @@ def room(shared_caia: Mount, request: pytest.FixtureRequest) -> Path:
     path = shared_caia.path / f"room-{abs(hash(request.node.nodeid)):x}"
     path.mkdir()
     return path
+
+
+@pytest.fixture
+def govc(govc_servers: GovcServers) -> GovcServer:
+    """Return the real govc server in its default form."""
+    return govc_servers()
+
+
+@pytest.fixture
+def caia_on_govc(mount_caia: MountFactory, govc: GovcServer) -> Mount:
+    """Return a mounted CAIA that stores in `govc` and git, and notices changes of either fast."""
+    return mount_caia(env=govc_environment(govc))
+
+
+def govc_environment(server: GovcServer) -> dict[str, str]:
+    """Return the environment of a mount that uses `server`."""
+    return {"GOVC_SERVICE_URL": server.url, "CAIAFS_HEALTH_INTERVAL": "500ms"}
