@@ -5,7 +5,7 @@ A target is entered once, gives a directory to work in, and knows the processes 
 
 import abc
 import contextlib
-import os
+import runpy
 import shutil
 import socket
 import subprocess
@@ -181,33 +181,29 @@ class CaiafsGovc(Caiafs):
     """caiafs with the real govc server in its default form."""
 
     name = "caiafs+govc"
-    new_architecture = True
+    architecture = "new"
 
     def start(self) -> None:
-        self._server = start_govc(self.base, new_architecture=self.new_architecture)
+        self._server = Govc(self.base, architecture=self.architecture)
         try:
             super().start()
         except BaseException:
-            self._server.kill()
+            self._server.stop()
             raise
 
     def environment(self) -> dict[str, str]:
-        return {"GOVC_SERVICE_URL": f"http://127.0.0.1:{self._port()}"}
-
-    def _port(self) -> int:
-        return int((self.base / "port").read_text())
+        return {"GOVC_SERVICE_URL": self._server.url}
 
     def stop(self) -> None:
         super().stop()
-        self._server.terminate()
-        self._server.wait(20)
+        self._server.stop()
 
 
 class CaiafsGovcV1(CaiafsGovc):
     """caiafs with the real govc server in its old form."""
 
     name = "caiafs+govc-v1"
-    new_architecture = False
+    architecture = "old"
 
 
 ALL: tuple[type[Target], ...] = (
@@ -215,43 +211,34 @@ ALL: tuple[type[Target], ...] = (
 )  # fmt: skip
 
 
-def find_govc() -> Path | None:
-    """Return the govc server where the tests look for it too."""
-    named = os.environ.get("GOVC_SERVER_BIN") or shutil.which("govc-server")
-    beside = PROJECT.parent / "shared" / "govc" / "govc-server"
-    return Path(named) if named else beside if beside.exists() else None
+class Govc:
+    """The real govc server on a free port, as scripts/govc-server configures it."""
 
+    def __init__(self, base: Path, *, architecture: str) -> None:
+        script = runpy.run_path(str(PROJECT / "scripts" / "govc-server"))
+        binary = script["find_server"]()
+        if binary is None:
+            raise Unavailable("no govc server: scripts/govc-server says how to build it")
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        config = base / "govc.yaml"
+        config.write_text(script["config_text"](port, architecture=architecture))
+        with (base / "govc.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [binary, "-config", config], stdout=log, stderr=log, start_new_session=True
+            )
+        wait_until(lambda: self._lives() and script["answers"](port), "the govc server answers")
 
-def start_govc(base: Path, *, new_architecture: bool) -> subprocess.Popen[bytes]:
-    """Start the real govc server on a free port, written to `base`/port; it answers on return."""
-    binary = find_govc()
-    if binary is None:
-        raise Unavailable("no govc server: set GOVC_SERVER_BIN (scripts/govc-server tells how)")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    (base / "port").write_text(str(port))
-    config = base / "govc.yaml"
-    config.write_text(
-        f'server: {{host: "127.0.0.1", port: {port}, request_timeout: "25s", '
-        "max_request_size: 10485760}\n"
-        "auth: {enabled: false}\nstorage: {type: memory}\n"
-        "logging: {level: ERROR, format: json, component: govc, output: stdout}\n"
-        f"development: {{use_new_architecture: {str(new_architecture).lower()}}}\n"
-    )
-    with (base / "govc.log").open("wb") as log:
-        server = subprocess.Popen(
-            [binary, "-config", config], stdout=log, stderr=log, start_new_session=True
-        )
-    wait_until(lambda: _answers(server, port), "the govc server answers")
-    return server
-
-
-def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
-    if server.poll() is not None:
-        raise Unavailable(f"the govc server ended with {server.returncode}")
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+    def _lives(self) -> bool:
+        if self._process.poll() is not None:
+            raise Unavailable(f"the govc server ended with {self._process.returncode}")
         return True
-    return False
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
 
 
 def scratch() -> tempfile.TemporaryDirectory[str]:
