@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             ConfigError: an unknown option or a wrong value.
         """
-        parsed, unknown = self.parse_known_args(argv)
+        parsed, unknown = self.parse_known_intermixed_args(argv)
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
             hint = closest(unknown[0].partition("=")[0], flags)
