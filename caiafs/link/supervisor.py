@@ -315,6 +315,8 @@ class StoreProcess:
         with trio.move_on_after(grace_s + _REPLY_SLACK_S):
             if self._channel is not None:
                 with contextlib.suppress(LinkError):
+                    if self._due is not None:
+                        await self._channel.send(self._due)
                     await self._channel.send(Stop(grace_s=grace_s))
                 await self._ended.wait()
         if not self._ended.is_set() and self._process is not None:

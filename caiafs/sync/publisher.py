@@ -1,0 +1,360 @@
+"""Turns the op log into commits, group by group, and tells the mount what is settled.
+
+One task of the store process. Starts as soon as something is due and it is idle, after a pause in which save
+dances end. Every step can be repeated: objects first, then the primary, then the branch; the commit's operation trailer
+says what is settled, so dying between any two of them loses and doubles nothing.
+"""
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from caiafs.backends.git.backend import BuiltCommit
+from caiafs.core.config import CommitPolicy
+from caiafs.core.errors import CaiaError, RevisionConflict
+from caiafs.core.types import NO_OBJECT, Change, ChangeSet, DocPath, ObjectId
+from caiafs.link.messages import Changes, Due, Message, Settled, to_text
+from caiafs.state.ops import Op, OpKind
+from caiafs.store.trailers import Operation
+from caiafs.sync import message as messages
+from caiafs.sync.groups import LOOK_AHEAD, GroupLimits, plan_group
+from caiafs.sync.identity import Identities
+from caiafs.sync.published import Published
+from caiafs.sync.replay import Merging, Replay, replay
+from caiafs.sync.view import TreeReader
+
+log = logging.getLogger(__name__)
+
+SETTLE_MAX_S = 1.0
+_BACKOFF_FIRST_S = 0.1
+_BACKOFF_MAX_S = 5.0
+CHANGES_PER_MESSAGE = 10_000
+
+
+class Stores(Protocol):
+    """Where groups go; `store.hybrid` routes them."""
+
+    async def build(self, change_set: ChangeSet, parent: ObjectId | None) -> BuiltCommit:
+        """Make the commit, objects on disk."""
+        ...
+
+    async def publish(
+        self, change_set: ChangeSet, built: BuiltCommit, expected: ObjectId | None, *, resent: bool
+    ) -> None:
+        """Store it where routing says and move the branch.
+
+        Raises:
+            RevisionConflict: the branch is not at `expected`: somebody pushed.
+            Unreachable, Misconfigured: nowhere that counts as stored.
+        """
+        ...
+
+
+class OpSource(Protocol):
+    """The op log."""
+
+    def ops_after(self, seq: int, limit: int) -> list[Op]:
+        """Return ops in order."""
+        ...
+
+
+class GroupContents(Protocol):
+    """Where contents of a group are found."""
+
+    def expect(self, ops: Sequence[Op]) -> None:
+        """Note the ops whose contents are asked for next."""
+        ...
+
+    def hold(self, contents: dict[ObjectId, bytes]) -> None:
+        """Keep merged contents."""
+        ...
+
+    def release(self) -> None:
+        """Forget both."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherSettings:
+    """How to publish.
+
+    Attributes:
+        writer_id: in every operation id.
+        limits: bounds of a group.
+        settle_s: pause after the newest save.
+        policy, interval_s: `commit=` and its interval.
+        pending_max: above it versions coalesce.
+        exact_last: where the first group ends, because the primary has it already; 0: anywhere.
+    """
+
+    writer_id: str
+    limits: GroupLimits
+    settle_s: float
+    policy: CommitPolicy
+    interval_s: float
+    pending_max: int
+    exact_last: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherStatistics:
+    """What was published, and what waits.
+
+    Attributes:
+        last_seq: newest op known to be due.
+        oldest_pending_ns: time of the oldest op that is due and not settled, 0 without.
+        reason: why nothing goes on, empty when it does.
+    """
+
+    last_seq: int
+    pending_ops: int
+    oldest_pending_ns: int
+    groups: int
+    documents: int
+    conflicts: int
+    coalescing: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherParts:
+    """What a publisher works with.
+
+    Attributes:
+        reader: published trees.
+        send: tells the mount.
+        take_push: takes in what somebody pushed to the branch; called with `published.lock` held.
+    """
+
+    ops: OpSource
+    contents: GroupContents
+    reader: TreeReader
+    stores: Stores
+    published: Published
+    identities: Identities
+    merging: Merging
+    send: Callable[[Message], Awaitable[None]]
+    take_push: Callable[[], Awaitable[None]]
+
+
+class Publisher:
+    """Publishes what is due."""
+
+    def __init__(self, settings: PublisherSettings, parts: PublisherParts) -> None:
+        published = parts.published
+        self._settings = settings
+        self._parts = parts
+        self._published = published
+        self._due_seq = published.settled_seq
+        self._urgent = False
+        self._wake = trio.Event()
+        self._exact_last = settings.exact_last
+        self._groups = self._documents = self._conflicts = 0
+        self._oldest_ns = 0
+        self._reason = ""
+        self._coalescing = False
+        self._last_commit_time = -math.inf
+        self.changed: Callable[[], None] = lambda: None
+
+    def statistics(self) -> PublisherStatistics:
+        """Return what was published, and what waits."""
+        pending = max(0, self._due_seq - self._published.settled_seq)
+        return PublisherStatistics(
+            last_seq=max(self._due_seq, self._published.settled_seq),
+            pending_ops=pending,
+            oldest_pending_ns=self._oldest_ns if pending else 0,
+            groups=self._groups,
+            documents=self._documents,
+            conflicts=self._conflicts,
+            coalescing=self._coalescing,
+            reason=self._reason,
+        )
+
+    def due(self, message: Due) -> None:
+        """Note what may be published; never waits."""
+        self._due_seq = max(self._due_seq, message.last_seq)
+        self._urgent = self._urgent or message.urgent
+        self._wake.set()
+
+    def retry_now(self) -> None:
+        """Try again what failed: a store came back."""
+        self._wake.set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything due is settled."""
+        return self._published.settled_seq >= self._due_seq
+
+    async def run(self) -> None:
+        """Publish whenever something is due, for ever."""
+        backoff_s = _BACKOFF_FIRST_S
+        while True:
+            await self._wait_due()
+            try:
+                await self.publish_group()
+            except CaiaError as exc:
+                self._note_failure(str(exc))
+                await self._pause(backoff_s)
+                backoff_s = min(2 * backoff_s, _BACKOFF_MAX_S)
+            else:
+                backoff_s = _BACKOFF_FIRST_S
+                self._reason = ""
+            self.changed()
+
+    def _note_failure(self, reason: str) -> None:
+        if reason != self._reason:
+            log.warning("publishing waits: %s", reason)
+        self._reason = reason
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, or until something new is due."""
+        self._wake = trio.Event()
+        with trio.move_on_after(seconds):
+            await self._wake.wait()
+
+    async def _wait_due(self) -> None:
+        """Wait until a group should be cut now."""
+        while self.is_idle:
+            self._urgent = False
+            self._wake = trio.Event()
+            await self._wake.wait()
+        give_up = trio.current_time() + SETTLE_MAX_S
+        while not self._urgent and not self._has_backlog():
+            pause_s = self._settings.settle_s
+            if self._settings.policy is CommitPolicy.INTERVAL:
+                next_commit = self._last_commit_time + self._settings.interval_s
+                pause_s = max(pause_s, next_commit - trio.current_time())
+                give_up = max(give_up, next_commit)
+            seen = self._due_seq
+            await self._pause_until(trio.current_time() + pause_s)
+            if self._due_seq == seen or trio.current_time() >= give_up:
+                return
+
+    async def _pause_until(self, deadline: float) -> None:
+        """Wait until `deadline`, or until somebody is in a hurry."""
+        with trio.move_on_at(deadline):
+            while not self._urgent:
+                self._wake = trio.Event()
+                await self._wake.wait()
+
+    def _has_backlog(self) -> bool:
+        """Whether a whole group waits: it is cut by its bounds, not where saving pauses."""
+        if self._settings.policy is CommitPolicy.INTERVAL:
+            return False
+        waiting = self._due_seq - self._published.settled_seq
+        return waiting > self._settings.limits.documents + LOOK_AHEAD
+
+    async def publish_group(self) -> None:
+        """Cut one group and publish it.
+
+        Raises:
+            StoreError: it is not stored; nothing is settled.
+            StateError: the op log or a spooled content cannot be read.
+        """
+        async with self._published.lock:
+            group = self._next_group()
+            if not group:
+                # Ops that were settled or dropped in the mount leave gaps.
+                self._published.settled_seq = max(self._published.settled_seq, self._due_seq)
+                return
+            self._oldest_ns = group[0].time_ns
+            self.changed()
+            self._parts.contents.expect(group)
+            try:
+                await self._publish(group)
+            finally:
+                self._parts.contents.release()
+        self._last_commit_time = trio.current_time()
+
+    def _next_group(self) -> list[Op]:
+        limits = self._settings.limits
+        settled = self._published.settled_seq
+        self._coalescing = self._due_seq - settled > self._settings.pending_max
+        if self._coalescing:
+            limits = GroupLimits(
+                limits.documents, limits.size_bytes, limits.trailer_bytes, coalesce=True
+            )
+        ops = self._parts.ops.ops_after(settled, limits.documents + LOOK_AHEAD)
+        ops = [op for op in ops if op.seq <= self._due_seq]
+        if ops and self._exact_last >= ops[0].seq:
+            # The primary has this group already; cut elsewhere it would be another operation.
+            return [op for op in ops if op.seq <= self._exact_last]
+        return ops[: plan_group(ops, limits)]
+
+    async def _publish(self, group: list[Op]) -> None:
+        resent = False
+        while True:
+            plan = replay(
+                group,
+                self._parts.reader,
+                self._published.tree,
+                self._parts.merging,
+                self._published.unseen,
+            )
+            self._parts.contents.hold(dict(plan.contents))
+            if not plan.changes:
+                await self._settle(group, plan)
+                return
+            change_set = self._change_set(group, plan.changes)
+            expected = self._published.commit
+            built = await self._parts.stores.build(change_set, expected)
+            if built.tree == self._published.tree:
+                await self._settle(group, plan)
+                return
+            try:
+                await self._parts.stores.publish(change_set, built, expected, resent=resent)
+            except RevisionConflict:
+                # The primary may have it: then the difference to what we build now follows later.
+                resent = True
+                await self._parts.take_push()
+                continue
+            self._published.move(built.commit, built.tree)
+            self._groups += 1
+            self._documents += len(plan.changes)
+            self._conflicts += len(plan.conflicts)
+            await self._settle(group, plan)
+            return
+
+    def _change_set(self, group: list[Op], changes: tuple[Change, ...]) -> ChangeSet:
+        operation = Operation(self._settings.writer_id, group[0].seq, group[-1].seq)
+        programs = tuple(dict.fromkeys(op.program for op in group if op.program))
+        provenance = messages.Provenance(
+            self._parts.identities.host, self._parts.identities.login(group[0].uid), programs
+        )
+        author = self._parts.identities.signature(group[0].uid, group[-1].time_ns)
+        text = messages.compose(changes, operation, provenance)
+        return ChangeSet(str(operation), author, text, changes)
+
+    async def _settle(self, group: list[Op], plan: Replay) -> None:
+        published = self._published
+        last_seq = group[-1].seq
+        published.move(published.commit, published.tree, settled_seq=last_seq)
+        published.forget_unseen(_written(group))
+        commit = published.commit or NO_OBJECT
+        await self._parts.send(Settled(last_seq, commit, published.tree))
+        conflicts = tuple(to_text(path) for path in plan.conflicts)
+        for news in split_changes(plan.news):
+            await self._parts.send(
+                Changes(
+                    commit,
+                    last_seq,
+                    news,
+                    commit_time_ns=group[-1].time_ns,
+                    conflicts=conflicts,
+                )
+            )
+
+
+def split_changes(changes: Sequence[Change]) -> list[tuple[Change, ...]]:
+    """Return `changes` in pieces that fit a frame of the link."""
+    starts = range(0, len(changes), CHANGES_PER_MESSAGE)
+    return [tuple(changes[start : start + CHANGES_PER_MESSAGE]) for start in starts]
+
+
+def _written(group: Sequence[Op]) -> list[DocPath]:
+    puts = [op.path for op in group if op.kind is not OpKind.MOVE]
+    return puts + [path for op in group if op.target for path in (op.path, op.target)]
