@@ -1,4 +1,4 @@
-"""System calls that Python's os module lacks."""
+"""System calls that Python's os module lacks, and what of stat(2) a remount must not change."""
 
 import ctypes
 import os
@@ -17,3 +17,10 @@ def renameat2(old: Path | bytes, new: Path | bytes, flags: int) -> None:
     if _libc.renameat2(*args) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), os.fsdecode(old), None, os.fsdecode(new))
+
+
+def kept_attributes(path: Path) -> dict[str, int]:
+    """Return what stat(2) says that outlives a remount: all but the device and the times of reading."""
+    found = path.lstat()
+    names = ("mode", "ino", "nlink", "uid", "gid", "size", "mtime_ns", "ctime_ns")
+    return {name: getattr(found, f"st_{name}") for name in names}
