@@ -125,7 +125,7 @@ def create(data: Dataset) -> float:
     return figure
 
 
-def _read_all(paths: list[str]) -> None:
+def read_all(paths: list[str]) -> None:
     for path in paths:
         fd = os.open(path, os.O_RDONLY)
         os.read(fd, 65536)
@@ -134,14 +134,14 @@ def _read_all(paths: list[str]) -> None:
 
 def read_warm(data: Dataset) -> float:
     paths = data.flat()
-    _read_all(paths)
-    return rate(len(paths), lambda: _read_all(paths))
+    read_all(paths)
+    return rate(len(paths), lambda: read_all(paths))
 
 
 def read_cold(data: Dataset) -> float:
     paths = data.flat()
     drop_caches()
-    return rate(len(paths), lambda: _read_all(paths))
+    return rate(len(paths), lambda: read_all(paths))
 
 
 def stat_warm(data: Dataset) -> float:
@@ -334,12 +334,17 @@ def _run(*args: str | Path, ok: tuple[int, ...] = (0,)) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One figure: what it is called, its unit, which way is better, how it is taken."""
+    """One figure: what it is called, its unit, which way is better, how it is taken.
+
+    Attributes:
+        base: the target that ratios refer to, where it is not the run's.
+    """
 
     name: str
     unit: str
     higher_is_better: bool
     measure: Callable[[Dataset], float]
+    base: str | None = None
 
 
 CASES = (

@@ -7,7 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
-from bench.cases import KIB4, Case, Dataset, rate, timed, write_file
+from bench.cases import KIB4, Case, Dataset, rate, read_all, timed, write_file
 from bench.targets import Caiafs, CaiafsGovc, CaiafsIdle
 from tests.support.waiting import wait_until
 
@@ -25,9 +25,10 @@ class Publishing:
 
     def cases(self) -> tuple[Case, ...]:
         """Return what can be measured on this target."""
+        idle = CaiafsIdle.name
         busy = (
-            Case("create-publishing", "files/s", True, lambda _: self._create_busy()),
-            Case("read-publishing", "files/s", True, lambda _: self._read_busy()),
+            Case("create-publishing", "files/s", True, lambda _: self._create_busy(), idle),
+            Case("read-publishing", "files/s", True, lambda _: self._read_busy(), idle),
         )
         if isinstance(self._target, CaiafsIdle):
             return busy
@@ -59,12 +60,7 @@ class Publishing:
         paths = self._data.flat()
         folder = self._fresh()
         self._write_burst(folder)  # what the publisher has to do while we read
-
-        def read() -> None:
-            for path in paths:
-                Path(path).read_bytes()
-
-        figure = rate(len(paths), read)
+        figure = rate(len(paths), lambda: read_all(paths))
         shutil.rmtree(folder)
         return figure
 
