@@ -5,6 +5,7 @@ bytes written through a handle since its file was last flushed or synced, and no
 """
 
 import errno
+import mmap
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -69,6 +70,22 @@ class Twin:
                 handle.write(content)
 
         self.both(f"append {name}", step)
+        self._flushed(self._model_ino(name))
+
+    def map_write(self, name: str, offset: int, content: bytes) -> None:
+        """Store as much of `content` as fits through a shared mapping, and msync it."""
+
+        def step(root: Path) -> None:
+            with (root / name).open("r+b") as handle:
+                size = os.fstat(handle.fileno()).st_size
+                part = content[: max(0, size - offset)]
+                if not part:
+                    return
+                with mmap.mmap(handle.fileno(), size) as mapping:
+                    mapping[offset : offset + len(part)] = part
+                    mapping.flush()
+
+        self.both(f"map {name}", step)
         self._flushed(self._model_ino(name))
 
     def truncate(self, name: str, size: int) -> None:

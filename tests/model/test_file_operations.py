@@ -55,6 +55,7 @@ def step(name: str, *parts: st.SearchStrategy[object]) -> st.SearchStrategy[Step
 file_steps = [
     step("write", names, contents),
     step("append", names, contents),
+    step("map_write", names, offsets, contents),
     step("truncate", names, offsets),
     step("read", names),
     step("stat", anything),
