@@ -22,6 +22,7 @@ from caiafs.backends.git.pack import NewObject, new_object
 from caiafs.backends.git.refs import RefLocked, RefUpdate
 from caiafs.backends.git.repository import Repository
 from caiafs.backends.git.trees import diff_trees, edit_tree
+from caiafs.backends.git.upkeep import needs_repack, repack
 from caiafs.backends.git.writer import STREAM_ABOVE_BYTES, ObjectWriter
 from caiafs.core.errors import Corrupt, NotFound, Refused, RevisionConflict, Unreachable
 from caiafs.core.types import (
@@ -202,6 +203,17 @@ class GitBackend(Backend):
             return
         await self._in_thread(self._remove_stale_locks, updates)
         await self._in_thread(self.repository.refs.update_all, updates)
+
+    async def maintain(self) -> bool:
+        """Repack where that is due, and return whether it was; for an idle moment.
+
+        Saves may go on meanwhile. A repository that is not written to is left alone.
+        """
+        due = await self._in_thread(needs_repack, self.repository.write_dir)
+        if not due or self.repository.object_dir is not None:
+            return False
+        await repack(self.repository.git_dir)
+        return True
 
     async def diff(self, old_tree: ObjectId, new_tree: ObjectId) -> list[Change]:
         """Return `diff_trees` of two trees, in a thread."""
