@@ -76,7 +76,7 @@ class StateDatabase:
             StateCorrupt: it is damaged, newer than this program, or somebody else's.
             StateFull: no space to create it.
         """
-        _make_private(state_dir)
+        make_private(state_dir)
         file = paths.database(state_dir)
         is_new = not file.exists()
         try:
@@ -187,7 +187,7 @@ class StateDatabase:
         self._wal_fd = -1
 
 
-def _make_private(state_dir: Path) -> None:
+def make_private(state_dir: Path) -> None:
     """Make the state directory, or refuse one that is not ours alone."""
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

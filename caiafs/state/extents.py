@@ -81,23 +81,24 @@ class Extents:
         """Index of the first piece that ends after `offset`."""
         return bisect.bisect_right(self._pieces, offset, key=lambda piece: piece.stop)
 
-    def place(self, start: int, length: int) -> int:
-        """Place `length` bytes at `start`; return the spool offset that they go to.
-
-        The map already shows them, so the caller writes them before it yields.
-        """
-        stop = start + length
+    def plan_place(self, start: int, length: int) -> int:
+        """Return the spool offset that `place` would give these bytes; nothing changes."""
         index = self._first_ending_after(start)
         if index < len(self._pieces):
             piece = self._pieces[index]
             where = piece.spool_offset + start - piece.start
-            if piece.start <= start and stop <= piece.stop and where >= self.sealed:
+            if piece.start <= start and start + length <= piece.stop and where >= self.sealed:
                 return where
-        where = self.spool_end
-        self._replace(start, stop, where)
+        return self.spool_end
+
+    def place(self, start: int, length: int) -> None:
+        """Show `length` bytes at `start` that were just written where `plan_place` said."""
+        where = self.plan_place(start, length)
+        if where != self.spool_end:
+            return
+        self._replace(start, start + length, where)
         self.spool_end += length
-        self.size = max(self.size, stop)
-        return where
+        self.size = max(self.size, start + length)
 
     def _replace(self, start: int, stop: int, spool_offset: int | None) -> None:
         """Cut [start, stop) out of the pieces; put a new one there if `spool_offset` says where."""

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import trio
 
 from caiafs.core.errors import StateError
-from caiafs.core.types import DocPath, InodeNo, ObjectId
+from caiafs.core.types import InodeNo, ObjectId
 from caiafs.state.database import StateDatabase
-from caiafs.state.ops import OpKind
+from caiafs.state.ops import NewOp
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,6 @@ class Journal:
         self.db = db
         self._rows: dict[InodeNo, RowSource] = {}
         self._statements: list[tuple[str, tuple[Any, ...]]] = []
-        self._ops: list[tuple[Any, ...]] = []
         self._next_ino = 1 + _highest(db, "SELECT seq FROM sqlite_sequence WHERE name='inode'")
         self._last_seq = _highest(db, "SELECT seq FROM sqlite_sequence WHERE name='op'")
         self._next_content = 1 + _highest(db, "SELECT max(id) FROM content")
@@ -103,43 +102,28 @@ class Journal:
         """Run a statement with the next commit, after those before it."""
         self._statements.append((sql, arguments))
 
-    def log_op(
-        self,
-        kind: OpKind,
-        path: DocPath,
-        *,
-        ino: InodeNo,
-        uid: int,
-        program: str,
-        time_ns: int,
-        target: DocPath | None = None,
-        mode: int = 0,
-        oid: ObjectId | None = None,
-        size_bytes: int = 0,
-        content_id: int | None = None,
-        replaced: ObjectId | None = None,
-        replaced_content: int | None = None,
-    ) -> int:
+    def log_op(self, op: NewOp) -> int:
         """Append an op, committed with the next commit; return its position."""
         self._last_seq += 1
-        self._ops.append(
-            (
-                self._last_seq,
-                kind.value,
-                path,
-                target,
-                mode,
-                raw_id(oid),
-                size_bytes,
-                content_id,
-                raw_id(replaced),
-                replaced_content,
-                ino,
-                uid,
-                program,
-                time_ns,
-            )
+        row = (
+            self._last_seq,
+            op.kind.value,
+            op.path,
+            op.target,
+            op.mode,
+            raw_id(op.oid),
+            op.size_bytes,
+            op.content_id,
+            raw_id(op.replaced),
+            op.replaced_content,
+            op.ino,
+            op.uid,
+            op.program,
+            op.time_ns,
         )
+        # In order with the other statements: a content row is dropped unless an op before it refers
+        # to it.
+        self._statements.append((_PUT_OP, row))
         return self._last_seq
 
     def is_touched(self, ino: InodeNo) -> bool:
@@ -152,7 +136,7 @@ class Journal:
         Raises:
             StateFull, StateCorrupt: nothing of it was committed; it goes with a later commit.
         """
-        if not (self._rows or self._statements or self._ops):
+        if not (self._rows or self._statements):
             return
         try:
             with self.db.transaction() as db:
@@ -160,8 +144,6 @@ class Journal:
                     db.executemany(_PUT_INODE, [source.row() for source in self._rows.values()])
                 for sql, arguments in self._statements:
                     db.execute(sql, arguments)
-                if self._ops:
-                    db.executemany(_PUT_OP, self._ops)
         except StateError as exc:
             self._last_error = exc
             self.commit_within(BACKGROUND_DELAY_S)
@@ -169,7 +151,6 @@ class Journal:
         self._last_error = None
         self._rows.clear()
         self._statements.clear()
-        self._ops.clear()
         self._deadline = float("inf")
         if self._last_seq != self._committed_seq:
             self._committed_seq = self._last_seq
@@ -194,7 +175,7 @@ class Journal:
             try:
                 self.commit()
             except StateError as exc:
-                log.error("changes are kept in memory, the state database refuses: %s", exc)
+                log.error("changes wait in memory, the state database refuses: %s", exc)  # noqa: TRY400  # expected, no bug
 
 
 def _highest(db: StateDatabase, sql: str) -> int:

@@ -52,3 +52,26 @@ class Op:
     uid: int
     program: str
     time_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewOp:
+    """An op to be appended; see `Op`.
+
+    Attributes:
+        replaced_content: content row whose blob id becomes `replaced` as soon as it is hashed.
+    """
+
+    kind: OpKind
+    path: DocPath
+    ino: int
+    uid: int
+    program: str
+    time_ns: int
+    target: DocPath | None = None
+    mode: int = 0
+    oid: ObjectId | None = None
+    size_bytes: int = 0
+    content_id: int | None = None
+    replaced: ObjectId | None = None
+    replaced_content: int | None = None

@@ -24,15 +24,13 @@ _OP_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class StoredContent:
-    """A content row: bytes that git may not have yet.
+    """A content row: bytes that git may not have yet. Their blob id is in the op that puts them.
 
     Attributes:
-        oid: blob id, None where it is not hashed yet (then no op refers to it).
         data: whole content when inline.
         spool: spool file otherwise, laid over `extents.base` by `extents`.
     """
 
-    oid: ObjectId | None
     size_bytes: int
     data: bytes | None = field(repr=False)
     spool: Path | None
@@ -119,14 +117,11 @@ class StateReader:
         Raises:
             NotFound: the row is gone, because what it holds is settled.
         """
-        rows = self._rows(
-            "SELECT oid, size, data, spool, extents FROM content WHERE id=?", content_id
-        )
+        rows = self._rows("SELECT size, data, spool, extents FROM content WHERE id=?", content_id)
         if not rows:
             raise NotFound(f"content {content_id} is not in the state database")
-        oid, size, data, spool, extents = rows[0]
+        size, data, spool, extents = rows[0]
         return StoredContent(
-            oid=to_object_id(oid),
             size_bytes=size,
             data=data,
             spool=paths.spool(self._state_dir) / spool if spool is not None else None,

@@ -47,7 +47,6 @@ CREATE TABLE xattr (
 
 CREATE TABLE content (
     id      INTEGER PRIMARY KEY,
-    oid     BLOB,                -- NULL until hashed
     size    INTEGER NOT NULL,
     data    BLOB,                -- whole content, up to inline_max_bytes
     spool   TEXT,                -- file in the spool directory

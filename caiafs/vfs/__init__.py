@@ -1,1 +1,1 @@
-"""What a CAIA file system is, in our own terms: inodes, handles, contents. No kernel, no network."""
+"""What a CAIA file system is, in our own terms: inodes, handles, contents; no kernel here."""

@@ -1,0 +1,171 @@
+"""The mount from start to end: what is opened in which order, and what happens when it ends.
+
+Used by cli. Order: repository, lock, state DB, store process (exec'd before the FUSE descriptor
+exists), mount. At the end the other way round: unmount, publish what is pending within
+`unmount_grace`, say what is left.
+"""
+
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import trio
+
+from caiafs import __version__
+from caiafs.backends.git.repository import open_repository
+from caiafs.core import locations
+from caiafs.core.config import Config, config_to_json
+from caiafs.core.errors import CaiaError, ConfigError
+from caiafs.fuse import session
+from caiafs.fuse.caia import CaiaDirectory
+from caiafs.fuse.convert import Presentation
+from caiafs.fuse.operations import CaiaOperations
+from caiafs.mount_process import MountProcess, build
+from caiafs.mount_report import Reporter
+from caiafs.state import paths
+from caiafs.state.database import StateDatabase, make_private
+from caiafs.state.lock import RepositoryLock
+from caiafs.store_link import StoreLink
+from caiafs.virtual.tree import Sources, build_caia
+
+log = logging.getLogger(__name__)
+
+_ANSWER_TIMEOUT_S = 20.0
+_HASH_GRACE_S = 5.0
+
+
+def serve(config: Config, origins: Mapping[str, str], *, on_ready: Callable[[str], None]) -> int:
+    """Mount, serve until unmounted, publish, and return the exit code.
+
+    `on_ready` is called once the mount answers, with a few words on the stores ("" for none).
+
+    Raises:
+        ConfigError, StateError: it could not be mounted; the message says what to do.
+    """
+    try:
+        return trio.run(_serve, config, origins, on_ready)
+    except* CaiaError as group:
+        # Tasks fail together; the first error is the one that a person can do something about.
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
+
+
+async def _serve(
+    config: Config, origins: Mapping[str, str], on_ready: Callable[[str], None]
+) -> int:
+    object_dir = config.state_dir / "objects" if config.state_dir is not None else None
+    is_existing = locations.is_repository(config.repository)
+    repository = open_repository(
+        config.repository,
+        branch=config.branch,
+        object_dir=object_dir if is_existing else None,
+    )
+    state_dir = locations.state_directory(config)
+    make_private(state_dir)
+    lock = await RepositoryLock.acquire(
+        paths.mount_lock(state_dir), timeout_s=config.unmount_grace_s
+    )
+    try:
+        db = StateDatabase.open(state_dir)
+        try:
+            db.check()
+            link = StoreLink(config_to_json(config))
+            mount = build(config, repository, db, link)
+            await _run(mount, link, origins, on_ready)
+        finally:
+            db.close()
+    finally:
+        lock.release()
+    return 0
+
+
+async def _run(
+    mount: MountProcess,
+    link: StoreLink,
+    origins: Mapping[str, str],
+    on_ready: Callable[[str], None],
+) -> None:
+    """Run the parts around the mount, and end them after it."""
+    operations = _operations(mount, link, origins)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(link.process.run)
+        for part in (
+            mount.journal.run,
+            mount.db.run,
+            mount.files.run,
+            mount.hasher.run,
+            mount.kernel.run,
+            mount.remote.run,
+        ):
+            nursery.start_soon(part)
+        with session.mounted(operations, mount.config):
+            async with trio.open_nursery() as serving:
+                await serving.start(_stop_on_signal)
+                serving.start_soon(_announce, mount, on_ready)
+                await session.serve()
+                serving.cancel_scope.cancel()
+        await _publish_rest(mount, link)
+        nursery.cancel_scope.cancel()
+
+
+async def _announce(mount: MountProcess, on_ready: Callable[[str], None]) -> None:
+    """Say that the mount is there once the kernel gets an answer from it."""
+    stat = partial(os.stat, mount.config.mountpoint)
+    with trio.move_on_after(_ANSWER_TIMEOUT_S) as scope:
+        await trio.to_thread.run_sync(stat, abandon_on_cancel=True)
+    if scope.cancelled_caught:
+        raise ConfigError(f"the mount on {mount.config.mountpoint} does not answer", exit_code=1)
+    log.info("mounted %s on %s", mount.config.repository, mount.config.mountpoint)
+    on_ready("")
+
+
+async def _stop_on_signal(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            log.info("got %s, unmounting", signal.Signals(number).name)
+            session.stop_serving()
+
+
+async def _publish_rest(mount: MountProcess, link: StoreLink) -> None:
+    """Publish what is pending within the grace period, and write down what is left."""
+    with trio.CancelScope(shield=True):
+        mount.files.settle_everything()
+        with trio.move_on_after(_HASH_GRACE_S):
+            await mount.hasher.wait_idle()
+        mount.journal.commit()
+        stopped = await link.process.stop(mount.config.unmount_grace_s)
+    pending = mount.journal.last_seq - link.settled_seq
+    left = stopped.left if stopped is not None else {"git": pending}
+    text = json.dumps({"left": left, "time_ns": time.time_ns(), "pid": os.getpid()})
+    (mount.db.state_dir / "last_unmount.json").write_text(text + "\n")
+    if any(left.values()):
+        log.warning("unmounted with documents left to publish: %s", left)
+
+
+def _operations(mount: MountProcess, link: StoreLink, origins: Mapping[str, str]) -> CaiaOperations:
+    config = mount.config
+    reporter = Reporter(mount, link)
+    sources = Sources(
+        config=config,
+        origins=origins,
+        version=__version__,
+        mount=reporter.report,
+        store=lambda: link.report,
+    )
+    caia = CaiaDirectory(build_caia(sources, link), visible=config.caia_dir != "hidden")
+    operations = CaiaOperations(
+        mount.parts(),
+        caia,
+        Presentation.from_config(config),
+        read_only=config.read_only,
+    )
+    reporter.operations = operations
+    link.on_reset = operations.reset_metrics
+    return operations

@@ -1,0 +1,167 @@
+"""Composition root of the mount process: builds its parts and holds them.
+
+Used by app. Nothing here awaits except where a part of the store process has to answer.
+"""
+
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from caiafs.backends.git.log import CommitLog
+from caiafs.backends.git.repository import Repository
+from caiafs.cache.memory import BlobCache
+from caiafs.core.config import Config
+from caiafs.core.types import ROOT_INODE, ObjectId
+from caiafs.fuse.invalidate import KernelCache
+from caiafs.fuse.operations import Parts
+from caiafs.state.database import StateDatabase
+from caiafs.state.journal import Journal
+from caiafs.state.spool import Spool
+from caiafs.store_link import StoreLink
+from caiafs.vfs.attributes import Attributes
+from caiafs.vfs.contents import Contents, Limits
+from caiafs.vfs.files import FilePolicy, Files
+from caiafs.vfs.hashing import Hasher
+from caiafs.vfs.listing import Listings
+from caiafs.vfs.local_names import LocalNames
+from caiafs.vfs.namespace import Namespace
+from caiafs.vfs.publication import Publication
+from caiafs.vfs.recovery import recover
+from caiafs.vfs.remote import Remote
+from caiafs.vfs.settlement import Settlement
+from caiafs.vfs.table import InodeTable
+
+_MACHINE_ID = Path("/etc/machine-id")
+
+
+@dataclass(frozen=True, slots=True)
+class MountProcess:
+    """Every part of the mount process that has a life of its own."""
+
+    config: Config
+    repository: Repository
+    db: StateDatabase
+    journal: Journal
+    table: InodeTable
+    cache: BlobCache
+    contents: Contents
+    publication: Publication
+    hasher: Hasher
+    namespace: Namespace
+    attributes: Attributes
+    files: Files
+    listings: Listings
+    kernel: KernelCache
+    remote: Remote
+    settlement: Settlement
+
+    def parts(self) -> Parts:
+        """Return what the FUSE handlers speak for."""
+        return Parts(
+            table=self.table,
+            namespace=self.namespace,
+            attributes=self.attributes,
+            files=self.files,
+            listings=self.listings,
+            state_dir=str(self.db.state_dir),
+        )
+
+
+def build(
+    config: Config, repository: Repository, db: StateDatabase, link: StoreLink
+) -> MountProcess:
+    """Build the parts, bring the state DB to where a mount begins, and tie `link` to them.
+
+    Raises:
+        StateCorrupt: the state DB cannot be used as it is.
+        Corrupt, NotFound: git does not have what the branch names.
+    """
+    journal = Journal(db)
+    spool = Spool(db.state_dir)
+    cache = BlobCache(max_bytes=config.cache_bytes, max_entries=config.cache_entries)
+    table = InodeTable(journal, repository.reader, now_ns=time.time_ns)
+    contents = Contents(
+        journal,
+        spool,
+        objects=repository.reader,
+        loader=link,
+        cache=cache,
+        limits=Limits(inline_max=config.inline_max_bytes, small_object=config.small_object_bytes),
+    )
+    hasher = Hasher(journal, table, contents, spool)
+    publication = Publication(
+        journal, table, contents, LocalNames(config.local_patterns), hash_later=hasher.add
+    )
+    namespace = Namespace(journal, table, contents, publication)
+    kernel = KernelCache()
+    built = MountProcess(
+        config=config,
+        repository=repository,
+        db=db,
+        journal=journal,
+        table=table,
+        cache=cache,
+        contents=contents,
+        publication=publication,
+        hasher=hasher,
+        namespace=namespace,
+        attributes=Attributes(
+            journal, table, contents, publication, max_file_bytes=config.max_file_bytes
+        ),
+        files=Files(
+            journal,
+            table,
+            contents,
+            publication,
+            namespace,
+            policy=_policy(config),
+            stored=link,
+        ),
+        listings=Listings(table),
+        kernel=kernel,
+        remote=Remote(journal, table, namespace, kernel=kernel),
+        settlement=Settlement(journal, table, spool),
+    )
+    _begin(built)
+    recover(journal, spool, table, namespace, publication)
+    hasher.resume()
+    built.files.on_released = built.remote.released
+    link.tie(built)
+    return built
+
+
+def _policy(config: Config) -> FilePolicy:
+    return FilePolicy(
+        commit=config.commit,
+        max_age_s=config.commit_max_age_s,
+        max_file_bytes=config.max_file_bytes,
+        reserve_bytes=config.reserve_bytes,
+    )
+
+
+def _begin(built: MountProcess) -> None:
+    """Give a new state DB its root and identity; a DB that was copied gets a new identity."""
+    db = built.db
+    head = built.repository.head_commit()
+    if not db.rows("SELECT 1 FROM inode WHERE ino=?", ROOT_INODE):
+        built.table.make_root(built.repository.tree_of(head))
+        built.journal.commit()
+        db.set_meta("known_commit", head)
+    known = db.meta("known_commit")
+    if known:
+        commit = CommitLog(built.repository.reader).commit(ObjectId(known))
+        built.table.import_time_ns = commit.committer.time_ns
+    home = _home(db.state_dir)
+    if db.meta("home") != home:
+        # The same identity in two places would take the other's commits for its own.
+        db.set_meta("writer_id", secrets.token_hex(4))
+        db.set_meta("home", home)
+
+
+def _home(state_dir: Path) -> str:
+    """Return what tells this state directory from a copy of it."""
+    machine = _MACHINE_ID.read_text().strip() if _MACHINE_ID.is_file() else os.uname().nodename
+    status = state_dir.stat()
+    return f"{machine}:{status.st_dev}:{status.st_ino}"

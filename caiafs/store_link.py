@@ -1,0 +1,191 @@
+"""The mount process's end of the link, in the terms of the parts that need the store process.
+
+Used by mount_process and app. It supplies what vfs asks for (`BlobLoader`, `StoredWaiter`), what
+`.caia/control` asks for (`Commands`), and takes what the store process tells (`LinkEvents`).
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from caiafs.core.errors import Absent, DeadlineExceeded, NotFound, Unreachable
+from caiafs.core.types import DocPath, ObjectId
+from caiafs.link.codec import from_json
+from caiafs.link.messages import (
+    Changes,
+    Due,
+    FetchDone,
+    FetchRequest,
+    LoadDone,
+    LoadRequest,
+    Ready,
+    Report,
+    Settled,
+    Start,
+    StoredDone,
+    StoredRequest,
+    SyncDone,
+    SyncProgress,
+    SyncRequest,
+    to_path,
+    to_text,
+)
+from caiafs.link.report import StoreReport
+from caiafs.link.supervisor import StoreProcess
+
+if TYPE_CHECKING:
+    from caiafs.mount_process import MountProcess
+
+log = logging.getLogger(__name__)
+
+_STORED_TIMEOUT_S = 60.0
+
+
+class StoreLink:
+    """Asks the store process, and carries out what it tells."""
+
+    def __init__(self, config_json: str) -> None:
+        self._config_json = config_json
+        self._mount: MountProcess | None = None
+        self._loading: dict[ObjectId, trio.Event] = {}
+        self.process = StoreProcess(self._start_message, self)
+        self.report: StoreReport | None = None
+        self.settled_seq = 0
+        self.on_reset: Callable[[], None] = lambda: None
+
+    def tie(self, mount: "MountProcess") -> None:
+        """Say whose link this is; before the process is started."""
+        self._mount = mount
+        mount.journal.on_logged = self._on_logged
+        self.settled_seq = int(mount.db.meta("settled_seq") or 0)
+
+    @property
+    def mount(self) -> "MountProcess":
+        """The parts that this link belongs to."""
+        assert self._mount is not None, "tie was called"
+        return self._mount
+
+    def _on_logged(self, last_seq: int) -> None:
+        self.process.notify(Due(last_seq))
+
+    def _start_message(self) -> Start:
+        db = self.mount.db
+        known = db.meta("known_commit")
+        return Start(
+            config=self._config_json,
+            state_dir=str(db.state_dir),
+            settled_seq=self.settled_seq,
+            known_commit=ObjectId(known) if known else None,
+            writer_id=str(db.meta("writer_id")),
+        )
+
+    # --- what the store process tells
+
+    async def on_ready(self, message: Ready) -> None:
+        """Forget what is settled, and say what is due."""
+        await self._settle(message.settled_seq)
+        self.process.notify(Due(self.mount.journal.last_seq))
+
+    async def on_settled(self, message: Settled) -> None:
+        """Forget what is settled."""
+        await self._settle(message.last_seq)
+        self.mount.db.set_meta("known_commit", message.commit)
+
+    async def _settle(self, last_seq: int) -> None:
+        if last_seq <= self.settled_seq:
+            return
+        self.settled_seq = last_seq
+        await self.mount.settlement.settled(last_seq)
+        self.mount.db.set_meta("settled_seq", last_seq)
+
+    async def on_changes(self, message: Changes) -> None:
+        """Take in what others wrote."""
+        if message.commit_time_ns:
+            self.mount.table.import_time_ns = message.commit_time_ns
+        trees = {to_path(path): oid for path, oid in message.trees.items()}
+        await self.mount.remote.apply(message.changes, trees)
+        self.mount.db.set_meta("known_commit", message.commit)
+
+    async def on_report(self, message: Report) -> None:
+        """Keep the newest statistics."""
+        self.report = from_json(StoreReport, json.loads(message.report))
+
+    # --- what vfs asks for
+
+    async def load(self, oid: ObjectId) -> None:
+        """Return when the disk cache has blob `oid`; readers of one blob share one request.
+
+        Raises:
+            Absent: the store process cannot give it.
+        """
+        under_way = self._loading.get(oid)
+        if under_way is not None:
+            await under_way.wait()
+            return
+        done = self._loading[oid] = trio.Event()
+        try:
+            reply = await self.process.request(LoadRequest(0, oid), timeout_s=600.0)
+        finally:
+            del self._loading[oid]
+            done.set()
+        assert isinstance(reply, LoadDone)
+        if reply.error:
+            raise Absent(f"blob {oid}: {reply.error}", backend="git", operation="load")
+
+    async def wait_stored(self) -> None:
+        """Return when every op logged so far is stored (commit=close).
+
+        Raises:
+            DeadlineExceeded: no store took it in time; it stays pending.
+        """
+        await self.mount.hasher.wait_idle()
+        last_seq = self.mount.journal.last_seq
+        self.process.notify(Due(last_seq, urgent=True))
+        request = StoredRequest(0, last_seq, _STORED_TIMEOUT_S)
+        reply = await self.process.request(request)
+        assert isinstance(reply, StoredDone)
+        if reply.error:
+            raise DeadlineExceeded(f"not stored yet: {reply.error}", operation="commit")
+
+    # --- what .caia/control asks for
+
+    async def sync(self, timeout_s: float) -> None:
+        """Return when every configured store has everything that was saved before.
+
+        Raises:
+            DeadlineExceeded: not within `timeout_s`; says what is left.
+        """
+        self.mount.files.settle_everything()
+        with trio.move_on_after(timeout_s):
+            await self.mount.hasher.wait_idle()
+        request = SyncRequest(0, self.mount.journal.last_seq, timeout_s)
+        reply = await self.process.request(request, progress=_log_progress)
+        assert isinstance(reply, SyncDone)
+        if any(reply.left.values()):
+            left = ", ".join(f"{name}: {count}" for name, count in reply.left.items() if count)
+            raise DeadlineExceeded(f"documents left for {left}. {' '.join(reply.reasons)}")
+
+    async def fetch(self, path: DocPath) -> None:
+        """Look `path` up in govc and take in what it has.
+
+        Raises:
+            NotFound: govc does not have it.
+            Unreachable: govc cannot be asked.
+        """
+        reply = await self.process.request(FetchRequest(0, (to_text(path),)), timeout_s=120.0)
+        assert isinstance(reply, FetchDone)
+        if reply.error:
+            raise Unreachable(reply.error, backend="govc", operation="fetch")
+        if reply.missing:
+            raise NotFound("govc does not have it")
+
+    def reset_metrics(self) -> None:
+        """Forget latencies and counts so far."""
+        self.on_reset()
+
+
+def _log_progress(progress: SyncProgress) -> None:
+    log.debug("sync: left %s", progress.left)

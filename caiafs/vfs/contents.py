@@ -1,0 +1,280 @@
+"""Where a file's bytes come from, and how they reach the state DB.
+
+Used by the other vfs modules, on the trio thread. `load` alone awaits: it may have to wait until
+the store process has put a large blob into the disk cache; nothing is held meanwhile, and the
+caller looks again afterwards.
+
+A content row is written again and again until an op refers to it (`row_open`); from then on it is a
+version and the next write makes a new row.
+"""
+
+import contextlib
+from dataclasses import dataclass
+from typing import Protocol
+
+from caiafs.cache.memory import BlobCache
+from caiafs.core.errors import Absent, NotFound, StateCorrupt
+from caiafs.core.types import EMPTY_BLOB, ObjectId, blob_id
+from caiafs.state.extents import Extents
+from caiafs.state.journal import Journal
+from caiafs.state.spool import Spool, SpoolFile
+from caiafs.vfs.body import BaseMissing, Body, CachedBody, SmallBody, SpoolBody
+from caiafs.vfs.inode import UNLOGGED, Inode
+from caiafs.vfs.table import ObjectSource
+
+_PUT_CONTENT = "INSERT OR REPLACE INTO content VALUES (?,?,?,?,?)"
+
+
+class BlobLoader(Protocol):
+    """Gets large blobs into the disk cache; `app` supplies the link to the store process."""
+
+    async def load(self, oid: ObjectId) -> None:
+        """Return when the disk cache has the blob.
+
+        Raises:
+            StoreError: no store can give it now.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes that decide where a content is kept."""
+
+    inline_max: int
+    small_object: int
+
+
+class Contents:
+    """Bodies of inodes: loaded, written, journaled, let go."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        spool: Spool,
+        *,
+        objects: ObjectSource,
+        loader: BlobLoader,
+        cache: BlobCache,
+        limits: Limits,
+    ) -> None:
+        self._journal = journal
+        self._spool = spool
+        self._objects = objects
+        self._loader = loader
+        self._cache = cache
+        self._limits = limits
+
+    # --- reading
+
+    def body(self, inode: Inode) -> Body | None:
+        """Return the inode's body if it can be had without waiting."""
+        if inode.body is None:
+            if inode.content is not None:
+                inode.body = self._from_row(inode.content)
+            else:
+                inode.body = self._from_git(inode.oid or EMPTY_BLOB, inode.size)
+        return inode.body
+
+    async def load(self, inode: Inode) -> Body:
+        """Return the inode's body, waiting for a large blob if need be.
+
+        Raises:
+            StoreError: no store can give it now.
+        """
+        body = self.body(inode)
+        if body is None:
+            oid = inode.oid or EMPTY_BLOB
+            await self._loader.load(oid)
+            body = self.body(inode)
+        if body is None:
+            raise Absent(f"blob {oid} left the disk cache as soon as it was loaded")
+        return body
+
+    async def read(self, inode: Inode, offset: int, length: int) -> bytes:
+        """Return up to `length` bytes at `offset`."""
+        while True:
+            body = inode.body or await self.load(inode)
+            try:
+                return body.read(offset, length)
+            except BaseMissing as exc:
+                assert isinstance(body, SpoolBody)
+                body.give_base(await self.base_file(exc.oid))
+
+    async def base_file(self, oid: ObjectId) -> bytes | SpoolFile:
+        """Return a blob that spooled contents are laid over, in memory or as a file.
+
+        Raises:
+            StoreError: no store can give it now.
+        """
+        size = self._objects.size(oid)
+        base = self._from_git(oid, size)
+        if base is None:
+            await self._loader.load(oid)
+            base = self._from_git(oid, size)
+        if base is None:
+            raise Absent(f"blob {oid} left the disk cache as soon as it was loaded")
+        return bytes(base.content) if isinstance(base, SmallBody) else base.file
+
+    def _from_git(self, oid: ObjectId, size: int) -> SmallBody | CachedBody | None:
+        if oid == EMPTY_BLOB:
+            return SmallBody(b"")
+        if size > self._limits.small_object:
+            file = self._spool.open_cached(oid)
+            return CachedBody(file, size) if file is not None else None
+        content = self._cache.get(oid)
+        if content is None:
+            content = self._objects.read_blob(oid)
+            self._cache.put(oid, content)
+        return SmallBody(content)
+
+    def _from_row(self, content_id: int) -> SmallBody | SpoolBody:
+        self._journal.commit()
+        sql = "SELECT data, spool, extents FROM content WHERE id=?"
+        rows = self._journal.db.rows(sql, content_id)
+        if not rows:
+            raise StateCorrupt(f"content {content_id} is missing from the state database")
+        data, spool, extents = rows[0]
+        if data is not None:
+            return SmallBody(data)
+        return SpoolBody(self._spool.open(spool), Extents.from_bytes(extents))
+
+    # --- writing
+
+    async def writable(self, inode: Inode) -> SmallBody | SpoolBody:
+        """Return a body that takes writes, with the inode's present content."""
+        body = inode.body
+        if isinstance(body, SmallBody) and body.size <= self._limits.inline_max:
+            return body
+        if isinstance(body, SpoolBody):
+            return body
+        if body is None and inode.content is None and inode.size > self._limits.inline_max:
+            body = self._over_base(inode)  # nothing of the base is needed before it is read
+        else:
+            body = await self.load(inode)
+            if not isinstance(body, SpoolBody) and body.size > self._limits.inline_max:
+                body = self._over_base(inode)
+        inode.body = body
+        assert isinstance(body, SmallBody | SpoolBody)
+        return body
+
+    def _over_base(self, inode: Inode) -> SpoolBody:
+        assert inode.oid is not None
+        extents = Extents(base=inode.oid, base_size=inode.size)
+        body = SpoolBody(self._spool.create(), extents)
+        old = inode.body
+        if isinstance(old, SmallBody):
+            body.give_base(bytes(old.content))
+        elif isinstance(old, CachedBody):
+            body.give_base(old.file)
+        return body
+
+    def write(self, inode: Inode, body: SmallBody | SpoolBody, offset: int, content: bytes) -> None:
+        """Put `content` at `offset`; what is too large for a row moves to the spool."""
+        end = offset + len(content)
+        if isinstance(body, SmallBody) and end > self._limits.inline_max:
+            body = self._spill(inode, body)
+        body.write(content, offset)
+        inode.size = body.size
+        inode.dirty = True
+
+    def truncate(self, inode: Inode, body: SmallBody | SpoolBody, size: int) -> None:
+        """Make the content `size` bytes long."""
+        if isinstance(body, SmallBody) and size > self._limits.inline_max:
+            body = self._spill(inode, body)
+        body.truncate(size)
+        inode.size = size
+        inode.dirty = True
+
+    def replace_with_nothing(self, inode: Inode) -> None:
+        """Make the content empty without looking at it (O_TRUNC)."""
+        if inode.body is not None:
+            inode.body.close()
+        inode.body = SmallBody(bytearray())
+        inode.size = 0
+        inode.dirty = True
+
+    def _spill(self, inode: Inode, body: SmallBody) -> SpoolBody:
+        spooled = SpoolBody(self._spool.create(), Extents())
+        if body.size:
+            spooled.write(bytes(body.content), 0)
+        inode.body = spooled
+        return spooled
+
+    # --- the state DB
+
+    def journal(self, inode: Inode, now_s: float) -> None:
+        """Have a dirty inode's content written with the next commit."""
+        if not inode.dirty:
+            return
+        body = inode.body
+        if not inode.row_open:
+            if inode.content is not None:
+                self.drop_row(inode.content)
+            inode.content = self._journal.new_content_id()
+            inode.row_open = True
+        if isinstance(body, SmallBody):
+            data = bytes(body.content)
+            self._journal.run_sql(_PUT_CONTENT, inode.content, body.size, data, None, None)
+        else:
+            assert isinstance(body, SpoolBody)
+            where = (body.spool.name, body.extents.to_bytes())
+            self._journal.run_sql(_PUT_CONTENT, inode.content, body.size, None, *where)
+        inode.dirty = False
+        if not inode.flags & UNLOGGED:
+            inode.flags |= UNLOGGED
+            inode.unlogged_since = now_s
+        self._journal.touch(inode)
+
+    def small_content(self, inode: Inode) -> bytes | None:
+        """Return a journaled content that is kept inline, None for a spooled one."""
+        body = self.body(inode)
+        return bytes(body.content) if isinstance(body, SmallBody) else None
+
+    def hash_small(self, content: bytes) -> ObjectId:
+        """Return the blob id of a small content and keep it for readers."""
+        oid = blob_id(content)
+        self._cache.put(oid, content)
+        return oid
+
+    def drop_content(self, inode: Inode) -> None:
+        """Remove what the DB holds of an inode's content, as far as no op refers to it."""
+        if inode.content is not None:
+            self.drop_row(inode.content)
+        inode.content = None
+        inode.row_open = False
+
+    def drop_row_if_in_git(self, inode: Inode) -> None:
+        """Remove a content row whose bytes git has under the inode's blob id."""
+        assert inode.oid is not None
+        with contextlib.suppress(NotFound):
+            self._objects.size(inode.oid)
+            self.drop_content(inode)
+
+    def drop_row(self, content_id: int) -> None:
+        """Remove a content row unless an op refers to it; its spool file goes at the next start."""
+        self._journal.run_sql(
+            "DELETE FROM content WHERE id=?1 AND NOT EXISTS (SELECT 1 FROM op WHERE content=?1)",
+            content_id,
+        )
+
+    async def sync(self, inode: Inode) -> None:
+        """Return when the spool file of a journaled content is on the disk."""
+        if isinstance(inode.body, SpoolBody):
+            await self._spool.sync(inode.body.spool)
+
+    def let_go(self, inode: Inode) -> None:
+        """Drop a body that nobody uses; the row or git has what it had."""
+        if inode.body is None or inode.dirty or inode.handles:
+            return
+        body = inode.body
+        inode.body = None
+        body.close()
+        if isinstance(body, SpoolBody):
+            self._drop_spool_if_unused(body.spool.name)
+
+    def _drop_spool_if_unused(self, name: str) -> None:
+        """Remove a spool file whose content rows were settled while it was open."""
+        self._journal.commit()
+        if not self._journal.db.rows("SELECT 1 FROM content WHERE spool=? LIMIT 1", name):
+            self._spool.remove(name)

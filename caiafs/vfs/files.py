@@ -1,0 +1,287 @@
+"""Open files: read, write, flush, fsync, release.
+
+Used by fuse.operations, on the trio thread. Written bytes belong to the inode, not to the handle: a
+flush, fsync or release of any handle journals them (a child that inherited a descriptor flushes
+half-written data, and stores through a mapping arrive after close).
+
+flush makes a content durable against `kill -9`; it is no save, for every shell's `>` flushes the
+empty file first. A version is due when the last writing handle is released, at fsync, or after
+`commit_max_age` while it stays open.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from caiafs.core.config import CommitPolicy
+from caiafs.core.errors import CaiaError, FileTooLarge, IsADirectory, StateFull
+from caiafs.core.types import HandleId, InodeNo
+from caiafs.state.database import StateDatabase
+from caiafs.state.journal import Journal
+from caiafs.vfs.body import SmallBody, SpoolBody
+from caiafs.vfs.caller import Caller
+from caiafs.vfs.contents import Contents
+from caiafs.vfs.inode import UNLOGGED, Inode
+from caiafs.vfs.namespace import Namespace
+from caiafs.vfs.publication import Publication
+from caiafs.vfs.table import InodeTable
+
+log = logging.getLogger(__name__)
+
+RELEASE_DELAY_S = 0.005
+"""A released version reaches the op log this soon, or with the next commit, which is cheaper."""
+
+_SPACE_CHECK_S = 0.1
+
+
+class StoredWaiter(Protocol):
+    """Waits for the stores; `app` supplies the link (commit=close)."""
+
+    async def wait_stored(self) -> None:
+        """Return when every op logged so far is stored."""
+        ...
+
+
+@dataclass(slots=True)
+class Handle:
+    """One open(): the inode, and whether it may write."""
+
+    inode: Inode
+    writes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FilePolicy:
+    """When versions become due, and what bounds a file.
+
+    Attributes:
+        commit: see CommitPolicy.
+        max_age_s: a file that stays open is due this long after its oldest unlogged byte.
+        max_file_bytes: size that no file may exceed (EFBIG).
+        reserve_bytes: space below which no file opens for writing (ENOSPC).
+    """
+
+    commit: CommitPolicy
+    max_age_s: float
+    max_file_bytes: int
+    reserve_bytes: int
+
+
+class Files:
+    """Operations on open files."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        table: InodeTable,
+        contents: Contents,
+        publication: Publication,
+        namespace: Namespace,
+        *,
+        policy: FilePolicy,
+        stored: StoredWaiter,
+    ) -> None:
+        self._db: StateDatabase = journal.db
+        self._journal = journal
+        self._table = table
+        self._contents = contents
+        self._publication = publication
+        self._namespace = namespace
+        self._policy = policy
+        self._stored = stored
+        self._handles: dict[HandleId, Handle] = {}
+        self._next_handle = 1
+        self._aging: set[InodeNo] = set()
+        self._space_checked_s = -1.0
+        self._has_space = True
+        self.on_released: Callable[[Inode], None] = lambda _inode: None
+        """Told when an inode's last writing handle is gone."""
+
+    def __len__(self) -> int:
+        return len(self._handles)
+
+    @property
+    def dirty_bytes(self) -> int:
+        """Bytes of contents that are newer than the state DB."""
+        dirty = {id(h.inode): h.inode.size for h in self._handles.values() if h.inode.dirty}
+        return sum(dirty.values())
+
+    # --- open and release
+
+    def open(self, ino: InodeNo, flags: int, caller: Caller) -> HandleId:
+        """Open a file.
+
+        Raises:
+            StateFull: opened for writing, and the state directory's disk is nearly full.
+        """
+        inode = self._table.get(ino)
+        if inode.is_directory:
+            raise IsADirectory("it is a directory")
+        writes = flags & os.O_ACCMODE != os.O_RDONLY
+        if writes:
+            self.check_space()
+            if flags & os.O_TRUNC and (inode.size or inode.dirty):
+                self._contents.replace_with_nothing(inode)
+                inode.mtime_ns = inode.ctime_ns = time.time_ns()
+        return self.attach(inode, caller, writes=writes)
+
+    def attach(self, inode: Inode, caller: Caller, *, writes: bool) -> HandleId:
+        """Give an inode a handle."""
+        inode.handles += 1
+        if writes:
+            inode.writers += 1
+            inode.author = (caller.uid, caller.program())
+        handle = HandleId(self._next_handle)
+        self._next_handle += 1
+        self._handles[handle] = Handle(inode, writes)
+        return handle
+
+    def check_space(self) -> None:
+        """Refuse to begin what may not fit.
+
+        Raises:
+            StateFull: less than the reserve is free.
+        """
+        now_s = time.monotonic()
+        if now_s - self._space_checked_s > _SPACE_CHECK_S:
+            free = os.statvfs(self._db.state_dir)
+            self._has_space = free.f_bavail * free.f_frsize > self._policy.reserve_bytes
+            self._space_checked_s = now_s
+        if not self._has_space:
+            raise StateFull("the disk of the state directory is nearly full")
+
+    def release(self, handle: HandleId) -> None:
+        """Give a handle back; the last writer's makes the content a version."""
+        opened = self._handles.pop(handle)
+        inode = opened.inode
+        inode.handles -= 1
+        inode.writers -= opened.writes
+        if not inode.nlink:
+            if not inode.handles:
+                self._namespace.end(inode)
+                self._journal.commit_within(RELEASE_DELAY_S)
+            return
+        if opened.writes and not inode.writers:
+            self._save(inode)
+            self.on_released(inode)
+        if not inode.handles:
+            self._contents.let_go(inode)
+            self._table.release(inode)
+
+    def _save(self, inode: Inode) -> None:
+        """The last writer has gone: what it left is a version, by the policy."""
+        self._contents.journal(inode, time.monotonic())
+        if not inode.flags & UNLOGGED:
+            self._aging.discard(inode.ino)
+            return
+        if self._policy.commit is CommitPolicy.FSYNC:
+            self._aging.add(inode.ino)
+        else:
+            self._aging.discard(inode.ino)
+            self._publication.due(inode)
+        self._journal.commit_within(RELEASE_DELAY_S)
+
+    # --- contents
+
+    def inode_of(self, handle: HandleId) -> Inode:
+        """Return the inode behind a handle."""
+        return self._handles[handle].inode
+
+    async def read(self, handle: HandleId, offset: int, length: int) -> bytes:
+        """Return up to `length` bytes at absolute `offset`; fewer only at the end."""
+        inode = self._handles[handle].inode
+        body = inode.body
+        if isinstance(body, SmallBody):
+            return body.read(offset, length)
+        return await self._contents.read(inode, offset, length)
+
+    async def write(self, handle: HandleId, offset: int, content: bytes) -> int:
+        """Write all of `content` at absolute `offset`; return its length.
+
+        Raises:
+            FileTooLarge: the file would exceed the bound.
+            StateFull: no space; nothing was written.
+        """
+        if offset + len(content) > self._policy.max_file_bytes:
+            raise FileTooLarge(f"at most {self._policy.max_file_bytes} bytes")
+        inode = self._handles[handle].inode
+        body = inode.body
+        if not isinstance(body, SpoolBody):
+            body = await self._contents.writable(inode)
+        self._contents.write(inode, body, offset, content)
+        inode.mtime_ns = inode.ctime_ns = time.time_ns()
+        return len(content)
+
+    async def flush(self, handle: HandleId) -> None:
+        """A descriptor was closed: what was written survives `kill -9` from here on."""
+        opened = self._handles[handle]
+        inode = opened.inode
+        if not inode.dirty or not inode.nlink:
+            return
+        self._contents.journal(inode, time.monotonic())
+        self._journal.commit()
+        self._aging.add(inode.ino)
+        if self._policy.commit is CommitPolicy.CLOSE and opened.writes and inode.size:
+            # An empty file may be a shell's `>` before the writing: its release publishes it.
+            self._publication.due(inode)
+            self._journal.commit()
+            await self._stored.wait_stored()
+
+    async def fsync(self, handle: HandleId) -> None:
+        """Return when what was written is on the local disk; it is a version then."""
+        inode = self._handles[handle].inode
+        self._contents.journal(inode, time.monotonic())
+        await self._contents.sync(inode)
+        if inode.nlink and self._policy.commit is not CommitPolicy.INTERVAL:
+            self._publication.due(inode)
+        self._journal.commit()
+        await self._db.sync()
+
+    async def fsyncdir(self) -> None:
+        """Return when all names are on the local disk."""
+        self._journal.commit()
+        await self._db.sync()
+
+    # --- age
+
+    def settle_everything(self) -> None:
+        """Make a version of everything that has unlogged bytes, open or not (sync, unmount)."""
+        for handle in self._handles.values():
+            if handle.inode.dirty and handle.inode.nlink:
+                self._contents.journal(handle.inode, time.monotonic())
+                self._aging.add(handle.inode.ino)
+        for ino in tuple(self._aging):
+            self._age(ino, older_than_s=0.0)
+        self._journal.commit()
+
+    def _age(self, ino: InodeNo, *, older_than_s: float) -> None:
+        inode = self._table.peek(ino)
+        if inode is None or not inode.flags & UNLOGGED or not inode.nlink:
+            self._aging.discard(ino)
+        elif time.monotonic() - inode.unlogged_since >= older_than_s:
+            self._contents.journal(inode, time.monotonic())
+            self._publication.due(inode)
+            self._aging.discard(ino)
+            self._contents.let_go(inode)
+
+    async def run(self) -> None:
+        """Make versions of files that stay open for long, until cancelled."""
+        interval_s = min(1.0, self._policy.max_age_s / 4)
+        while True:
+            await trio.sleep(interval_s)
+            try:
+                for opened in list(self._handles.values()):
+                    if opened.writes and opened.inode.dirty:
+                        self._aging.add(opened.inode.ino)
+                        if not opened.inode.flags & UNLOGGED and opened.inode.nlink:
+                            self._contents.journal(opened.inode, time.monotonic())
+                for ino in tuple(self._aging):
+                    self._age(ino, older_than_s=self._policy.max_age_s)
+                self._journal.commit()
+            except CaiaError as exc:
+                log.warning("open files wait for the state database: %s", exc)

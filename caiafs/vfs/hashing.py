@@ -1,0 +1,130 @@
+"""Blob ids of large contents, computed in a thread after the version was logged.
+
+`Hasher.run` is one task of the mount process; the rest is called on the trio thread. Versions are
+hashed in the order in which they were logged; the publisher does not pass one that waits.
+"""
+
+import hashlib
+import logging
+import os
+
+import trio
+
+from caiafs.core.errors import CaiaError
+from caiafs.core.types import InodeNo, ObjectId
+from caiafs.state.extents import Extents
+from caiafs.state.journal import Journal, raw_id
+from caiafs.state.spool import Spool, SpoolFile
+from caiafs.vfs.contents import Contents
+from caiafs.vfs.inode import Inode
+from caiafs.vfs.table import InodeTable
+
+log = logging.getLogger(__name__)
+
+_BLOCK_BYTES = 1024 * 1024
+_RETRY_S = 2.0
+
+
+class Hasher:
+    """Gives logged versions their blob ids."""
+
+    def __init__(
+        self, journal: Journal, table: InodeTable, contents: Contents, spool: Spool
+    ) -> None:
+        self._journal = journal
+        self._table = table
+        self._contents = contents
+        self._spool = spool
+        self._waiting: list[tuple[InodeNo, int]] = []
+        self._wake = trio.Event()
+        self._idle = trio.Event()
+        self._idle.set()
+
+    def add(self, inode: Inode, content_id: int) -> None:
+        """Hash a content row soon."""
+        self._waiting.append((inode.ino, content_id))
+        self._idle = trio.Event() if self._idle.is_set() else self._idle
+        self._wake.set()
+
+    def resume(self) -> None:
+        """Take up what the last mount left."""
+        sql = "SELECT ino, content FROM op WHERE kind='put' AND oid IS NULL ORDER BY seq"
+        for ino, content_id in dict.fromkeys(self._journal.db.rows(sql)):
+            inode = self._table.get(ino)
+            inode.unhashed = content_id
+            self.add(inode, content_id)
+
+    async def wait_idle(self) -> None:
+        """Return when everything that was added so far is hashed."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Hash what is added, until cancelled."""
+        limiter = trio.CapacityLimiter(1)
+        while True:
+            if not self._waiting:
+                self._idle.set()
+                await self._wake.wait()
+            self._wake = trio.Event()
+            if not self._waiting:
+                continue
+            ino, content_id = self._waiting[0]
+            try:
+                oid = await self._hash(content_id, limiter)
+            except CaiaError as exc:
+                log.warning("inode %d cannot be published yet: %s", ino, exc)
+                await trio.sleep(_RETRY_S)  # a store that comes back tells nobody here
+                continue
+            self._waiting.pop(0)
+            self._note(ino, content_id, oid)
+
+    async def _hash(self, content_id: int, limiter: trio.CapacityLimiter) -> ObjectId:
+        self._journal.commit()
+        sql = "SELECT spool, extents FROM content WHERE id=?"
+        ((name, packed),) = self._journal.db.rows(sql, content_id)
+        extents = Extents.from_bytes(packed)
+        base = await self._contents.base_file(extents.base) if extents.base else None
+        file = self._spool.open(name)
+        try:
+            return await trio.to_thread.run_sync(_hash, file, base, extents, limiter=limiter)
+        finally:
+            file.close()
+
+    def _note(self, ino: InodeNo, content_id: int, oid: ObjectId) -> None:
+        """Fill the id in wherever it was left open, and let the publisher go on."""
+        journal = self._journal
+        raw = raw_id(oid)
+        journal.run_sql("UPDATE op SET oid=? WHERE content=? AND oid IS NULL", raw, content_id)
+        journal.run_sql(
+            "UPDATE op SET replaced=?, replaced_content=NULL WHERE replaced_content=?",
+            raw,
+            content_id,
+        )
+        inode = self._table.get(ino)
+        if inode.unhashed == content_id:
+            inode.unhashed = None
+            inode.oid = oid
+            journal.touch(inode)
+        journal.commit()
+        journal.on_logged(journal.last_seq)
+        self._contents.let_go(inode)
+        self._table.release(inode)
+
+
+def _hash(file: SpoolFile, base: SpoolFile | bytes | None, extents: Extents) -> ObjectId:
+    """Return the blob id of a spooled content. Runs in a thread; hashlib drops the GIL."""
+    digest = hashlib.sha1(b"blob %d\0" % extents.size)
+    for source in extents.plan_read(0, extents.size):
+        for start in range(source.start, source.stop, _BLOCK_BYTES):
+            length = min(_BLOCK_BYTES, source.stop - start)
+            offset = source.offset + start - source.start
+            if source.origin == "zero":
+                digest.update(bytes(length))
+            elif source.origin == "spool":
+                digest.update(os.pread(file.fd, length, offset))
+            elif isinstance(base, bytes):
+                digest.update(base[offset : offset + length])
+            else:
+                assert base is not None
+                digest.update(os.pread(base.fd, length, offset))
+    return ObjectId(digest.hexdigest())

@@ -1,0 +1,185 @@
+"""One file, directory or link as the mount knows it.
+
+Used by vfs only, on the trio thread; plain attributes, because a request touches a dozen of them.
+"""
+
+import enum
+import stat
+from typing import Any
+
+from caiafs.core.types import InodeNo, ObjectId
+from caiafs.state.journal import raw_id
+from caiafs.vfs.body import Body
+
+
+class InodeFlag(enum.IntFlag):
+    """What else a row says of its inode."""
+
+    LOADED = 1
+    """A directory whose names are in the DB; otherwise they are still in git only."""
+    UNLOGGED = 2
+    """The content row has bytes that no op has put yet."""
+    HAS_XATTRS = 4
+    """There are extended attributes; without it nobody asks the DB."""
+    EXPLICIT = 8
+    """A directory that somebody made: it stays when its last document goes."""
+    LOCAL = 16
+    """`oid` is the content's id, and no published path has it."""
+
+
+LOADED = int(InodeFlag.LOADED)
+UNLOGGED = int(InodeFlag.UNLOGGED)
+HAS_XATTRS = int(InodeFlag.HAS_XATTRS)
+EXPLICIT = int(InodeFlag.EXPLICIT)
+LOCAL = int(InodeFlag.LOCAL)
+
+
+class Inode:
+    """State of one inode.
+
+    Attributes:
+        oid: of a file or link, the blob that the op log's end has for it (None: never logged; with
+            LOCAL no path has it); of a directory that is not LOADED, its tree.
+        content: row with bytes that are newer than `oid` or not in git yet; None where git has all.
+        row_open: the content row belongs to no op yet and may be written again.
+        unhashed: content row of the newest op when its id is still being computed.
+        names: (directory, name) pairs; None: not asked the DB yet.
+        children: name to inode number of a directory; None: not asked yet.
+        body: the bytes, while a handle is open or something is dirty.
+        dirty: `body` is newer than the content row.
+        lookups: what the kernel owes us in forget.
+        handles, writers: open handles, those of them that may write.
+        author: uid and program of the newest writer.
+        replaced: blob that stood at the name before this inode took it without an op.
+    """
+
+    __slots__ = (
+        "atime_ns",
+        "author",
+        "body",
+        "children",
+        "content",
+        "ctime_ns",
+        "dirty",
+        "flags",
+        "gid",
+        "handles",
+        "ino",
+        "lookups",
+        "mode",
+        "mtime_ns",
+        "names",
+        "nlink",
+        "oid",
+        "rdev",
+        "replaced",
+        "row_open",
+        "size",
+        "uid",
+        "unhashed",
+        "unlogged_since",
+        "writers",
+        "xattrs",
+    )
+
+    def __init__(self, ino: InodeNo, mode: int, uid: int, gid: int, now_ns: int) -> None:
+        self.ino = ino
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.rdev = 0
+        self.nlink = 1
+        self.size = 0
+        self.atime_ns = self.mtime_ns = self.ctime_ns = now_ns
+        self.oid: ObjectId | None = None
+        self.content: int | None = None
+        self.flags = 0
+        self._init_volatile()
+
+    def _init_volatile(self) -> None:
+        self.names: list[tuple[InodeNo, bytes]] | None = None
+        self.children: dict[bytes, InodeNo] | None = None
+        self.body: Body | None = None
+        self.xattrs: dict[bytes, bytes] | None = None
+        self.author: tuple[int, str] | None = None
+        self.replaced: ObjectId | None = None
+        self.dirty = False
+        self.row_open = False
+        self.unhashed: int | None = None
+        self.unlogged_since = 0.0
+        self.lookups = self.handles = self.writers = 0
+
+    @classmethod
+    def from_row(cls, row: tuple[Any, ...]) -> "Inode":
+        """Return the inode that a row of `inode` describes."""
+        self = cls.__new__(cls)
+        ino, mode, uid, gid, rdev, nlink, size, atime, mtime, ctime, oid, content, flags = row
+        self.ino = ino
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.rdev = rdev
+        self.nlink = nlink
+        self.size = size
+        self.atime_ns = atime
+        self.mtime_ns = mtime
+        self.ctime_ns = ctime
+        self.oid = ObjectId(oid.hex()) if oid is not None else None
+        self.content = content
+        self.flags = flags
+        self._init_volatile()
+        # A row that no op refers to is known by the flag; see vfs.content.
+        self.row_open = content is not None and bool(flags & UNLOGGED)
+        return self
+
+    def row(self) -> tuple[Any, ...]:
+        """Return the columns of `inode`, in order."""
+        return (
+            self.ino,
+            self.mode,
+            self.uid,
+            self.gid,
+            self.rdev,
+            self.nlink,
+            self.size,
+            self.atime_ns,
+            self.mtime_ns,
+            self.ctime_ns,
+            raw_id(self.oid),
+            self.content,
+            self.flags,
+        )
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether this is a directory."""
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether this is a regular file."""
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_symlink(self) -> bool:
+        """Whether this is a symbolic link."""
+        return stat.S_ISLNK(self.mode)
+
+    @property
+    def is_publishable(self) -> bool:
+        """Whether a store can hold it: files and symbolic links."""
+        return stat.S_ISREG(self.mode) or stat.S_ISLNK(self.mode)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing but the DB needs to know it."""
+        return not (self.lookups or self.handles or self.dirty or self.unhashed is not None)
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether the op log's end has this inode at its published paths."""
+        known = self.oid is not None or self.unhashed is not None
+        return known and not self.flags & LOCAL and not self.is_directory
+
+    def __repr__(self) -> str:
+        return f"<Inode {self.ino} {self.mode:o} {self.size} B nlink {self.nlink}>"

@@ -1,0 +1,256 @@
+"""What of the mount's changes the stores hear of: decides which ops are logged, and when.
+
+Used by the other vfs modules, on the trio thread, in the transaction of the change itself. Nothing
+here awaits.
+
+Only files and links at paths that are not local are published. A file is first put when its last
+writer has let go; a rename or removal before that has nothing to say. Large contents are logged at
+once and hashed afterwards (`vfs.hashing`); the publisher waits for the hash.
+"""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from caiafs.core.types import DocPath, GitMode, ObjectId, git_mode
+from caiafs.state.journal import Journal
+from caiafs.state.ops import NewOp, OpKind
+from caiafs.vfs.body import SpoolBody
+from caiafs.vfs.caller import Caller, this_process
+from caiafs.vfs.contents import Contents
+from caiafs.vfs.inode import LOCAL, UNLOGGED, Inode
+from caiafs.vfs.local_names import LocalNames
+from caiafs.vfs.table import InodeTable
+
+
+class _Step(NamedTuple):
+    """What an op does, and where."""
+
+    kind: OpKind
+    path: DocPath
+    target: DocPath | None = None
+
+
+class _Content(NamedTuple):
+    """What an op puts: the blob id, None while it is hashed, and the row that has the bytes."""
+
+    oid: ObjectId | None
+    row: int | None
+
+
+class Publication:
+    """Logs ops."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        table: InodeTable,
+        contents: Contents,
+        local_names: LocalNames,
+        *,
+        hash_later: Callable[[Inode, int], None],
+    ) -> None:
+        self._journal = journal
+        self._table = table
+        self._contents = contents
+        self._local_names = local_names
+        self._hash_later = hash_later
+
+    def is_local(self, path: DocPath) -> bool:
+        """Whether `path` stays in this mount."""
+        return self._local_names.match(path)
+
+    def _public_paths(self, inode: Inode) -> list[DocPath]:
+        return [path for path in self._table.paths(inode) if not self.is_local(path)]
+
+    def is_published(self, inode: Inode) -> bool:
+        """Whether the stores are to have this inode's present content, at some path."""
+        return inode.is_publishable and bool(self._public_paths(inode))
+
+    # --- contents
+
+    def due(self, inode: Inode) -> None:
+        """Log a journaled content as a version, unless it is one already or nobody may see it."""
+        if not inode.flags & UNLOGGED or not inode.is_publishable or inode.dirty:
+            return
+        paths = self._public_paths(inode)
+        if not paths:
+            return
+        small = self._contents.small_content(inode)
+        if small is None:
+            self._put_large(inode, paths)
+            return
+        oid = self._contents.hash_small(small)
+        inode.flags &= ~UNLOGGED
+        if oid == inode.oid and inode.is_logged:
+            self._contents.drop_row_if_in_git(inode)
+        else:
+            self._put(inode, paths, oid)
+            inode.oid = oid
+            inode.unhashed = None
+        inode.row_open = False
+        inode.flags &= ~LOCAL
+        inode.replaced = None
+        self._journal.touch(inode)
+
+    def _put_large(self, inode: Inode, paths: list[DocPath]) -> None:
+        assert inode.content is not None
+        self._put(inode, paths, None)
+        if isinstance(inode.body, SpoolBody):
+            inode.body.extents.seal()
+        inode.unhashed = inode.content
+        inode.row_open = False
+        inode.replaced = None
+        inode.flags &= ~(UNLOGGED | LOCAL)
+        self._journal.touch(inode)
+        self._hash_later(inode, inode.content)
+
+    def _put(self, inode: Inode, paths: list[DocPath], oid: ObjectId | None) -> None:
+        """Log that `paths` hold the inode's present content."""
+        for path in paths:
+            content = _Content(oid, inode.content)
+            self._log(_Step(OpKind.PUT, path), inode, content=content, replaced=inode)
+
+    def _log(
+        self,
+        step: "_Step",
+        inode: Inode,
+        *,
+        content: "_Content | None" = None,
+        replaced: Inode | None = None,
+        caller: Caller | None = None,
+    ) -> None:
+        """Log one op; `replaced` is the inode that the path showed before, as the log has it."""
+        before, before_content = _known(replaced)
+        if caller is not None:
+            uid, program = caller.uid, caller.program()
+        else:
+            uid, program = inode.author or (this_process().uid, "")
+        self._journal.log_op(
+            NewOp(
+                kind=step.kind,
+                path=step.path,
+                target=step.target,
+                ino=inode.ino,
+                uid=uid,
+                program=program,
+                time_ns=time.time_ns(),
+                mode=git_mode(inode.mode) or GitMode.FILE,
+                oid=content.oid if content else None,
+                size_bytes=inode.size if content else 0,
+                content_id=content.row if content else None,
+                replaced=before,
+                replaced_content=before_content,
+            )
+        )
+
+    def mode_changed(self, inode: Inode, old_mode: int) -> None:
+        """Log a change of what git holds of a mode: the executable bit."""
+        if git_mode(old_mode) == git_mode(inode.mode) or inode.flags & UNLOGGED:
+            return
+        if inode.is_logged:
+            self._put(inode, self._public_paths(inode), _logged_oid(inode))
+
+    # --- names; all called after the table has changed
+
+    def linked(self, inode: Inode, path: DocPath) -> None:
+        """A further name was given to an inode."""
+        if inode.is_logged and not inode.flags & UNLOGGED and not self.is_local(path):
+            content = _Content(_logged_oid(inode), inode.content)
+            self._log(_Step(OpKind.PUT, path), inode, content=content)
+
+    def unlinked(self, inode: Inode, path: DocPath, caller: Caller) -> None:
+        """A name was taken away."""
+        if inode.is_logged and not self.is_local(path):
+            self._log(_Step(OpKind.REMOVE, path), inode, replaced=inode, caller=caller)
+
+    def renamed(
+        self, inode: Inode, old: DocPath, new: DocPath, target: Inode | None, caller: Caller
+    ) -> None:
+        """`inode` moved from `old` to `new`, where `target` was."""
+        was_local, is_local = self.is_local(old), self.is_local(new)
+        if inode.is_directory:
+            if not was_local and not is_local:
+                self._log(_Step(OpKind.MOVE, old, new), inode, caller=caller)
+            elif was_local != is_local:
+                self._subtree_moved(inode, old, is_local=is_local, caller=caller)
+            return
+        if not inode.is_publishable:
+            if target is not None:
+                self.unlinked(target, new, caller)
+            return
+        if inode.is_logged and not was_local:
+            if not is_local:
+                content = _Content(_logged_oid(inode), inode.unhashed)
+                step = _Step(OpKind.MOVE, old, new)
+                self._log(step, inode, content=content, replaced=target, caller=caller)
+                return
+            self._log(_Step(OpKind.REMOVE, old), inode, replaced=inode, caller=caller)
+            inode.flags |= LOCAL
+            self._journal.touch(inode)
+        elif not is_local:
+            self._arrived(inode, target)
+
+    def _arrived(self, inode: Inode, target: Inode | None) -> None:
+        """A file that no path had so far is at a public one now."""
+        if target is not None:
+            inode.replaced = target.oid if target.is_logged else target.replaced
+        if inode.flags & UNLOGGED or inode.dirty:
+            if not inode.writers:
+                self.due(inode)
+        elif inode.flags & LOCAL:
+            oid = _logged_oid(inode)
+            self._put(inode, self._public_paths(inode), oid)
+            inode.flags &= ~LOCAL
+            inode.replaced = None
+            self._journal.touch(inode)
+
+    def _subtree_moved(
+        self, directory: Inode, old: DocPath, *, is_local: bool, caller: Caller
+    ) -> None:
+        """A directory became local, or stopped being so, with all that is below."""
+        if is_local:
+            self._log(_Step(OpKind.REMOVE, old), directory, caller=caller)
+        waiting = [directory]
+        while waiting:
+            below = waiting.pop()
+            for name in self._table.children(below):
+                inode = self._table.find(below, name)
+                assert inode is not None
+                if inode.is_directory:
+                    waiting.append(inode)
+                elif is_local and inode.is_logged:
+                    inode.flags |= LOCAL
+                    self._journal.touch(inode)
+                elif not is_local:
+                    self._arrived(inode, None)
+
+    def exchanged(
+        self, first: Inode, second: Inode, paths: tuple[DocPath, DocPath], caller: Caller
+    ) -> None:
+        """`first` and `second` changed places; `paths` are where they were."""
+        known = all(inode.is_logged or inode.is_directory for inode in (first, second))
+        if known and not any(map(self.is_local, paths)):
+            self._log(_Step(OpKind.EXCHANGE, *paths), first, caller=caller)
+            return
+        # One of them is unknown to the stores: what is known moves, the other is put when due.
+        self.unlinked(second, paths[1], caller)
+        if second.is_publishable and not self.is_local(paths[1]) and second.is_logged:
+            second.flags |= LOCAL
+        self.renamed(first, paths[0], paths[1], None, caller)
+        if not self.is_local(paths[0]) and second.is_publishable:
+            self._arrived(second, None)
+
+
+def _logged_oid(inode: Inode) -> ObjectId | None:
+    """Return the blob id of what the op log's end has, None while it is hashed."""
+    return None if inode.unhashed is not None else inode.oid
+
+
+def _known(inode: Inode | None) -> tuple[ObjectId | None, int | None]:
+    """Return what the op log has where `inode` shows: a blob id, or a row being hashed."""
+    if inode is None:
+        return None, None
+    if not inode.is_logged:
+        return inode.replaced, None
+    return _logged_oid(inode), inode.unhashed

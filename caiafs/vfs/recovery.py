@@ -1,0 +1,63 @@
+"""What a mount does first with the state DB that the last one left.
+
+Used by app, before the mount answers. After `kill -9` nothing that close(2) promised is missing:
+contents were journaled at flush. What is missing is the op that makes a version of them, and the
+tidying up.
+"""
+
+import logging
+import time
+
+from caiafs.core.errors import CaiaError
+from caiafs.state.journal import Journal
+from caiafs.state.spool import Spool
+from caiafs.vfs.inode import UNLOGGED
+from caiafs.vfs.namespace import Namespace
+from caiafs.vfs.publication import Publication
+from caiafs.vfs.table import InodeTable
+
+log = logging.getLogger(__name__)
+
+
+def recover(
+    journal: Journal,
+    spool: Spool,
+    table: InodeTable,
+    namespace: Namespace,
+    publication: Publication,
+) -> int:
+    """Finish what the last mount began; return how many versions it had not logged.
+
+    Contents whose row or spool file is damaged are named in the log and stay as they are.
+    """
+    for (ino,) in journal.db.rows("SELECT ino FROM inode WHERE nlink=0"):
+        namespace.end(table.get(ino))
+    _remove_orphans(journal)
+    found = 0
+    for (ino,) in journal.db.rows("SELECT ino FROM inode WHERE flags & ?", UNLOGGED):
+        inode = table.get(ino)
+        inode.unlogged_since = time.monotonic()
+        try:
+            publication.due(inode)
+        except CaiaError as exc:
+            log.error("inode %d cannot be published: %s", ino, exc)  # noqa: TRY400  # no bug
+        found += not inode.flags & UNLOGGED
+        if inode.body is not None:
+            inode.body.close()
+            inode.body = None
+        table.release(inode)
+    journal.commit()
+    used = {name for (name,) in journal.db.rows("SELECT spool FROM content WHERE spool NOT NULL")}
+    for name in spool.names() - used:
+        spool.remove(name)
+    return found
+
+
+def _remove_orphans(journal: Journal) -> None:
+    """Remove content rows that neither an inode nor an op refers to, and names without inode."""
+    journal.run_sql(
+        "DELETE FROM content WHERE id NOT IN (SELECT content FROM inode WHERE content NOT NULL) "
+        "AND id NOT IN (SELECT content FROM op WHERE content NOT NULL)"
+    )
+    journal.run_sql("DELETE FROM dentry WHERE ino NOT IN (SELECT ino FROM inode)")
+    journal.commit()

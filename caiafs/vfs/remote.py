@@ -1,0 +1,239 @@
+"""Content that came from outside: how the mount takes in what others wrote.
+
+Called by app for each `Changes`, on the trio thread; awaits only between changes. With the
+writeback cache the kernel trusts its own size and pages, so new content gets a new inode number
+(under the old one readers saw truncated files and zeros); open handles keep the version that they
+opened. A path that is being written is left alone: the remote change waits for the last writer, and
+what he wrote is merged by the publisher.
+
+A change applies where the path shows `before`. Where it does not, an op of ours follows that the
+publisher merges, and what comes of that arrives as another change.
+"""
+
+import logging
+import stat
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import trio
+
+from caiafs.core.errors import CaiaError
+from caiafs.core.types import Change, DocPath, Entry, GitMode, InodeNo, ObjectId, git_mode
+from caiafs.state.journal import Journal
+from caiafs.vfs.inode import EXPLICIT, HAS_XATTRS, LOADED, UNLOGGED, Inode
+from caiafs.vfs.namespace import Namespace
+from caiafs.vfs.table import InodeTable
+
+log = logging.getLogger(__name__)
+
+_SLICE = 100
+
+
+class KernelNotifier(Protocol):
+    """Tells the kernel; `app` supplies fuse.invalidate."""
+
+    async def forget_name(
+        self, directory: InodeNo, name: bytes, removed: InodeNo | None = None
+    ) -> None:
+        """Have the kernel look a name up again."""
+        ...
+
+    async def forget_attributes(self, ino: InodeNo) -> None:
+        """Have the kernel ask for attributes again."""
+        ...
+
+
+class Remote:
+    """Takes others' changes in."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        table: InodeTable,
+        namespace: Namespace,
+        *,
+        kernel: KernelNotifier,
+    ) -> None:
+        self._journal = journal
+        self._table = table
+        self._namespace = namespace
+        self._kernel = kernel
+        self._notices: list[tuple[InodeNo, bytes, InodeNo | None]] = []
+        self._waiting: dict[InodeNo, tuple[DocPath, Change]] = {}
+        self._released = trio.Event()
+        self.applied = 0
+
+    async def apply(self, changes: Sequence[Change], trees: Mapping[DocPath, ObjectId]) -> None:
+        """Take in `changes`; `trees` are the ids of directories that changed."""
+        for start in range(0, len(changes), _SLICE):
+            for change in changes[start : start + _SLICE]:
+                self._take(change, trees)
+            await self._tell_kernel()
+        for path in sorted(trees):
+            directory = self._directory(path)
+            if directory is not None and not directory.flags & LOADED:
+                directory.oid = trees[path]
+                self._journal.touch(directory)
+        await self._tell_kernel()
+
+    def released(self, inode: Inode) -> None:
+        """Note that an inode's last writer has gone."""
+        if inode.ino in self._waiting:
+            self._released.set()
+
+    async def run(self) -> None:
+        """Apply what waited for writers, until cancelled."""
+        while True:
+            await self._released.wait()
+            self._released = trio.Event()
+            for ino, (path, change) in tuple(self._waiting.items()):
+                inode = self._table.peek(ino)
+                if inode is None or not inode.writers:
+                    del self._waiting[ino]
+                    self._take(Change(path, change.before, change.after), {})
+            await self._tell_kernel()
+
+    async def _tell_kernel(self) -> None:
+        """Commit, then have the kernel look again."""
+        self._journal.commit()
+        notices, self._notices = self._notices, []
+        for directory in {directory for directory, _, _ in notices}:
+            await self._kernel.forget_attributes(directory)
+        for directory, name, removed in notices:
+            await self._kernel.forget_name(directory, name, removed)
+        await trio.lowlevel.checkpoint()
+
+    # --- one change
+
+    def _take(self, change: Change, trees: Mapping[DocPath, ObjectId]) -> None:
+        """Apply one change; one that makes no sense costs itself only."""
+        try:
+            self._apply(change, trees)
+        except CaiaError as exc:
+            log.warning("a change from outside was left out: %s", exc)
+
+    def _apply(self, change: Change, trees: Mapping[DocPath, ObjectId]) -> None:
+        *above, name = change.path.split(b"/")
+        directory = self._walk(above, trees, make=change.after is not None)
+        if directory is None:
+            return
+        inode = self._table.find(directory, name)
+        if not _shows(inode, change.before):
+            return
+        if inode is not None and inode.writers:
+            self._waiting[inode.ino] = (change.path, change)
+            return
+        self.applied += 1
+        if change.after is None:
+            assert inode is not None, "it shows what was there before"
+            self._remove(directory, name, inode)
+        elif inode is not None and inode.oid == change.after.oid and inode.is_file:
+            self._set_executable(inode, change.after.mode)
+        else:
+            self._replace(directory, name, inode, change.after)
+
+    def _walk(
+        self, names: Sequence[bytes], trees: Mapping[DocPath, ObjectId], *, make: bool
+    ) -> Inode | None:
+        """Return the directory of a change, None where its tree id or its absence says all."""
+        directory = self._table.get(InodeNo(1))
+        for depth, name in enumerate(names):
+            if not directory.flags & LOADED:
+                return None
+            path = DocPath(b"/".join(names[: depth + 1]))
+            below = self._table.find(directory, name)
+            if below is None:
+                if not make:
+                    return None
+                below = self._make_directory(directory, name, trees.get(path))
+            if not below.is_directory:
+                return None
+            if not below.flags & LOADED and not make and path not in trees:
+                self._remove(directory, name, below)
+                return None
+            directory = below
+        return directory if directory.flags & LOADED else None
+
+    def _make_directory(self, parent: Inode, name: bytes, tree: ObjectId | None) -> Inode:
+        """Make a directory that somebody else made; its documents follow, or are in `tree`."""
+        if tree is not None:
+            directory = self._table.imported(GitMode.DIRECTORY, tree, like=parent)
+        else:
+            directory = self._table.new(stat.S_IFDIR | 0o755, parent.uid, parent.gid)
+        self._table.link(parent, name, directory)
+        parent.nlink += 1
+        self._changed(parent, name)
+        return directory
+
+    def _changed(self, directory: Inode, name: bytes, removed: InodeNo | None = None) -> None:
+        directory.mtime_ns = directory.ctime_ns = self._table.import_time_ns
+        self._journal.touch(directory)
+        self._notices.append((directory.ino, name, removed))
+
+    def _remove(self, directory: Inode, name: bytes, inode: Inode) -> None:
+        """Take a name away, and directories that nobody made when they are empty."""
+        self._table.unlink(directory, name, inode)
+        if inode.is_directory:
+            directory.nlink -= 1
+        self._changed(directory, name, inode.ino)
+        self._namespace.lost_name(inode)
+        names = self._table.names(directory)
+        if self._table.children(directory) or directory.flags & EXPLICIT or not names:
+            return
+        parent, own_name = names[0]
+        self._remove(self._table.get(parent), own_name, directory)
+
+    def _set_executable(self, inode: Inode, mode: int) -> None:
+        bits = (inode.mode & 0o444) >> 2
+        inode.mode = inode.mode | bits if mode & 0o100 else inode.mode & ~0o111
+        self._journal.touch(inode)
+        self._notices.extend((parent, name, None) for parent, name in self._table.names(inode))
+
+    def _replace(self, directory: Inode, name: bytes, old: Inode | None, after: Entry) -> None:
+        """Give a name a new inode with somebody else's content."""
+        like = old if old is not None else directory
+        new = self._table.imported(after.mode, after.oid, like=like, size=after.size_bytes)
+        if old is not None:
+            self._inherit(new, old)
+            self._table.unlink(directory, name, old)
+        self._table.link(directory, name, new)
+        self._changed(directory, name)
+        if old is not None:
+            self._namespace.lost_name(old)
+
+    def _inherit(self, new: Inode, old: Inode) -> None:
+        """Keep what a store does not know of a document: permissions and attributes."""
+        if new.is_file and old.is_file:
+            kept = stat.S_IMODE(old.mode) & ~0o111
+            execute = (kept & 0o444) >> 2 if new.mode & 0o100 else 0
+            new.mode = stat.S_IFREG | kept | execute
+        if old.flags & HAS_XATTRS:
+            new.flags |= HAS_XATTRS
+            self._journal.run_sql(
+                "INSERT INTO xattr SELECT ?, name, value FROM xattr WHERE ino=?", new.ino, old.ino
+            )
+
+    def _directory(self, path: DocPath) -> Inode | None:
+        """Return a directory as far as it is loaded."""
+        directory = self._table.get(InodeNo(1))
+        for name in path.split(b"/") if path else ():
+            below = self._table.find(directory, name) if directory.flags & LOADED else None
+            if below is None or not below.is_directory:
+                return None
+            directory = below
+        return directory
+
+
+def _shows(inode: Inode | None, entry: Entry | None) -> bool:
+    """Whether a path that has `inode` shows `entry` to the stores."""
+    if entry is None:
+        return inode is None
+    return (
+        inode is not None
+        and inode.is_logged
+        and not inode.dirty
+        and not inode.flags & UNLOGGED
+        and inode.unhashed is None
+        and inode.oid == entry.oid
+        and git_mode(inode.mode) == entry.mode
+    )
