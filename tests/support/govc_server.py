@@ -138,13 +138,25 @@ class GovcServer:
 
     def login(self) -> str:
         """Return a JWT of the built-in user (auth on)."""
+        answer = self._post("/api/v1/auth/login", {"username": "admin", "password": "admin"})
+        return str(answer["token"])
+
+    def api_key(self) -> str:
+        """Return a fresh API key of the built-in user (auth on)."""
+        bearer = {"Authorization": f"Bearer {self.login()}"}
+        with urllib.request.urlopen(f"{self.url}/api/v1/auth/csrf-token", timeout=10) as reply:
+            csrf = {"X-CSRF-Token": json.load(reply)["csrf_token"]}
+        fields = {"name": "test", "permissions": ["read", "write"]}
+        return str(self._post("/api/v1/apikeys", fields, **bearer, **csrf)["key"])
+
+    def _post(self, target: str, fields: dict[str, object], **headers: str):
         request = urllib.request.Request(
-            f"{self.url}/api/v1/auth/login",
-            data=b'{"username":"admin","password":"admin"}',
-            headers={"Content-Type": "application/json"},
+            self.url + target,
+            data=json.dumps(fields).encode(),
+            headers={"Content-Type": "application/json", **headers},
         )
         with urllib.request.urlopen(request, timeout=10) as reply:
-            return str(json.load(reply)["token"])
+            return json.load(reply)
 
     def settings(self, **changes) -> GovcSettings:
         """Return settings for a backend of this server."""

@@ -17,6 +17,7 @@ messages = st.one_of(st.text(max_size=300), st.text("ab \\\n\r\té€😀x0", ma
 @given(messages)
 @example("Save\n\nCaiafs-Message: escaped")
 @example("back\\slash é")
+@example("é\nCaiafs-Message: escaped\n")
 @example("x\ud800y")
 def test_every_message_comes_back(message):
     encoded = texts.encode_message(message)
@@ -27,6 +28,12 @@ def test_every_message_comes_back(message):
 
 def test_a_plain_message_goes_as_it_is():
     assert texts.encode_message("Save a\\b\n\nX: y\n") == "Save a\\b\n\nX: y\n"
+
+
+def test_the_mark_of_an_escaped_message_joins_its_trailers():
+    encoded = texts.encode_message("Ändere\n\nCaiafs-Operation: w-1-2\n")
+
+    assert encoded.endswith("\n\nCaiafs-Operation: w-1-2\nCaiafs-Message: escaped\n")
 
 
 def test_a_message_too_long_keeps_its_trailers():

@@ -31,7 +31,7 @@ from caiafs.backends.govc.staging import StagedWriter
 from caiafs.backends.govc.tasks import for_each
 from caiafs.backends.govc.whole import WholeWriter
 from caiafs.backends.govc.wire import Request
-from caiafs.core.errors import CaiaError, Misconfigured, StoreError, Unreachable
+from caiafs.core.errors import CaiaError, Corrupt, Misconfigured, StoreError, Unreachable
 from caiafs.core.types import ChangeSet, ContentSource, DocPath, Entry
 
 LOOK_BACK = 64
@@ -125,12 +125,12 @@ class GovcBackend(Backend):
     async def current(self, paths: Sequence[DocPath]) -> dict[DocPath, Entry | None]:
         """Return what govc holds at `paths` now, None where nothing; an oid is empty where it makes no sense."""
         reader = self._connected("read")
-        found: dict[DocPath, Entry | None] = {}
+        found: dict[DocPath, Entry | None] = dict.fromkeys(paths)
 
         async def look(path: DocPath) -> None:
             found[path] = await reader.entry(path)
 
-        await for_each(dict.fromkeys(paths), look, width=IN_FLIGHT)
+        await for_each(list(found), look, width=IN_FLIGHT)
         return found
 
     async def commit(self, change_set: ChangeSet) -> CommitResult:
@@ -163,10 +163,13 @@ class GovcBackend(Backend):
         return refused
 
     async def _find(self, reader: Reader, operation: str) -> Revision | None:
-        for revision in await reader.log(LOOK_BACK):
-            if texts.names_operation(revision.message, operation):
-                return revision
-        return None
+        try:
+            revisions = await reader.log(LOOK_BACK)
+        except Corrupt:
+            # A log that the server cannot read heals with the next commit: ours.
+            return None
+        wanted = (r for r in revisions if texts.names_operation(r.message, operation))
+        return next(wanted, None)
 
     def _count(self, change_set: ChangeSet, refused: dict[DocPath, str]) -> None:
         for change in change_set.changes:

@@ -27,6 +27,11 @@ LIST_MAX_BYTES = 256 * MIB
 SLOWEST_BYTES_PER_S = 1 * MIB
 """A body is given this much time beyond the ordinary deadline."""
 KEEPALIVE_S = 15.0
+_HEADERS: Final = {
+    "User-Agent": "caiafs",
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+}
 _CSRF_HEADER: Final = "X-CSRF-Token"
 _CSRF_TARGET: Final = "/api/v1/auth/csrf-token"
 _CSRF_KEPT_S = 1800.0
@@ -50,13 +55,13 @@ class GovcClient:
                 keepalive_expiry=KEEPALIVE_S,
             ),
             timeout=httpx.Timeout(settings.request_timeout_s),
-            headers={
-                "User-Agent": "caiafs",
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",
-            },
         )
         self._base = settings.url.rstrip("/")
+        self._host: dict[str, str] = {}
+        try:
+            self._host["Host"] = httpx.URL(self._base).netloc.decode()
+        except httpx.InvalidURL:
+            self._fault = "the address of the govc service is not a URL"
 
     def _tls_context(self) -> ssl.SSLContext:
         """Return what verifies the server; a bad CA file is a fault told at the first request."""
@@ -157,12 +162,21 @@ class GovcClient:
         return raw.status, raw.code, raw
 
     async def _stream(self, request: Request, headers: dict[str, str]) -> "_Raw":
-        async with self._http.stream(
-            request.method, self._base + request.target, content=request.body, headers=headers
-        ) as response:
+        response = await self._http.send(
+            httpx.Request(
+                request.method,
+                self._base + request.target,
+                headers=_HEADERS | self._host | headers | _length(request),
+                stream=_Body(request.body or b""),
+                extensions={"timeout": self._http.timeout.as_dict()},
+            ),
+            stream=True,
+        )
+        try:
             limit = LIST_MAX_BYTES if request.heavy else ANSWER_MAX_BYTES
-            body = await _read_bounded(response, limit, request)
-            return _Raw.of(response, body)
+            return _Raw.of(response, await _read_bounded(response, limit, request))
+        finally:
+            await response.aclose()
 
     def _deadline_s(self, request: Request) -> float:
         settings = self._settings
@@ -206,31 +220,57 @@ class _Raw:
         return cls(response.status_code, told[:64], response.headers, payload, is_json, says_json)
 
 
+class _Body(httpx.AsyncByteStream):
+    """A request's body in one piece.
+
+    httpx's own is an async generator, which is left unfinished where a server answers 413 before it has read all.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._waiting = [body] if body else []
+
+    def __aiter__(self) -> "_Body":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._waiting:
+            raise StopAsyncIteration
+        return self._waiting.pop()
+
+
+def _length(request: Request) -> dict[str, str]:
+    """Return the header that frames the body."""
+    if request.body is None and request.method == "GET":
+        return {}
+    return {"Content-Length": str(len(request.body or b""))}
+
+
 async def _read_bounded(response: httpx.Response, limit: int, request: Request) -> bytes:
     """Return the body, decoded, never holding more than `limit` bytes of it: a gzip bomb ends here."""
     encoding = response.headers.get("Content-Encoding", "identity").lower()
+    fault = ""
     if encoding not in {"identity", "gzip", "deflate"}:
-        raise failures.corrupt(
-            f"answer in an encoding nobody asked for: {failures.shorten(encoding)}",
-            operation=request.operation,
-            path=request.path,
-        )
+        fault = f"answer in an encoding nobody asked for: {failures.shorten(encoding)}"
     inflater = None if encoding == "identity" else zlib.decompressobj(wbits=47)
     body = bytearray()
-    try:
+    # Cancelling ends httpx's nested generators; leaving the loop would abandon them.
+    with trio.CancelScope() as scope:
         async for chunk in response.aiter_raw():
-            body += chunk if inflater is None else inflater.decompress(chunk, limit + 1 - len(body))
-            if len(body) > limit:
-                raise failures.corrupt(
-                    f"answer of more than {limit} bytes",
-                    operation=request.operation,
-                    path=request.path,
-                )
-    except zlib.error as exc:
-        raise failures.corrupt(
-            "answer that does not inflate", operation=request.operation, path=request.path
-        ) from exc
+            fault = fault or _take_in(body, chunk, inflater, limit)
+            if fault:
+                scope.cancel()
+    if fault:
+        raise failures.corrupt(fault, operation=request.operation, path=request.path)
     return bytes(body)
+
+
+def _take_in(body: bytearray, chunk: bytes, inflater: "zlib._Decompress | None", limit: int) -> str:
+    """Add `chunk` to `body`; return what is wrong with it, "" for nothing."""
+    try:
+        body += chunk if inflater is None else inflater.decompress(chunk, limit + 1 - len(body))
+    except zlib.error:
+        return "answer that does not inflate"
+    return f"answer of more than {limit} bytes" if len(body) > limit else ""
 
 
 def _payload(raw: _Raw, request: Request) -> object:

@@ -18,7 +18,7 @@ from caiafs.backends.govc.paths import (
     is_long,
 )
 from caiafs.backends.govc.tasks import for_each
-from caiafs.core.errors import Corrupt, Unreachable
+from caiafs.core.errors import Corrupt
 from caiafs.core.types import DocPath, Entry, GitMode, ObjectId, blob_id
 
 log = logging.getLogger(__name__)
@@ -43,11 +43,7 @@ class Reader:
             if not answer.code:
                 break
             if limit <= 1:
-                raise Unreachable(
-                    f"govc cannot read its own log ({answer.code})",
-                    backend=failures.GOVC,
-                    operation="log",
-                )
+                raise failures.corrupt("govc cannot read its own log", operation="log")
             # v2 on disk: one commit with a newline in its author spoils every log that reaches back to it.
             limit //= 2
         try:

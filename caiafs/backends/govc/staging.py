@@ -5,7 +5,10 @@ along; then there is "nothing to commit", and what counts is whether they are th
 same, with a mark file, because its trailers tell the other mounts what changed.
 """
 
+import random
 from collections.abc import Iterable
+
+import trio
 
 from caiafs.backends.base import CommitResult
 from caiafs.backends.govc import answers, codec, failures, texts
@@ -19,7 +22,8 @@ from caiafs.backends.govc.wire import Answer
 from caiafs.core.errors import Corrupt, NotFound, Refused, Unreachable
 from caiafs.core.types import Change, ChangeSet, ContentSource, DocPath, Entry, GitMode
 
-_TRIES = 5
+_TRIES = 30
+_PAUSE_S = 0.002
 
 
 class StagedWriter:
@@ -37,7 +41,8 @@ class StagedWriter:
     async def commit(self, change_set: ChangeSet, refused: dict[DocPath, str]) -> CommitResult:
         """Stage and commit; documents that are refused go into `refused` as they come."""
         await self._stage(change_set.changes, refused)
-        for _ in range(_TRIES):
+        missing: list[Change] = []
+        for attempt in range(_TRIES):
             done = [change for change in change_set.changes if change.path not in refused]
             if not done:
                 newest = await self._reader.log(1)
@@ -45,8 +50,14 @@ class StagedWriter:
             answer = await self._send_commit(change_set)
             if not answer.code:
                 return CommitResult(_commit_id(answer), tuple(sorted(refused.items())))
-            await self._stage(await self._find_missing(done), refused)
+            await trio.sleep(random.uniform(0, _PAUSE_S * attempt))  # noqa: S311 - jitter
+            missing = await self._find_missing(done)
+            await self._stage(missing, refused)
             await self._add(MARK_PATH, change_set.operation_id, None)
+        if not missing:
+            # All is there, in somebody else's commits. Only the trailers are lost.
+            newest = await self._reader.log(1)
+            return CommitResult(newest[0].id if newest else None, tuple(sorted(refused.items())))
         raise Unreachable(
             "other clients of govc keep taking our staged files along",
             backend=failures.GOVC,

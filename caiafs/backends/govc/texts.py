@@ -30,8 +30,9 @@ def encode_message(message: str) -> str:
     """Return `message` in a form that the server takes."""
     text = message if message.strip() else "(no message)"
     if not _PLAIN_MESSAGE.fullmatch(text) or _ends_escaped(text):
-        # One newline only: the trailer joins the block that is already there.
-        text = _UNPRINTABLE.sub(_escape_one, text) + f"\n{_ESCAPED_TRAILER}"
+        text = _UNPRINTABLE.sub(_escape_one, text)
+        # The trailer joins the block that is already there.
+        text += f"{_ESCAPED_TRAILER}\n" if text.endswith("\n") else f"\n{_ESCAPED_TRAILER}"
     return _cut(text)
 
 
@@ -39,6 +40,7 @@ def decode_message(text: str) -> str:
     """Return the message that `encode_message` was given."""
     if not _ends_escaped(text):
         return text
+    # Either way one newline less than what was added.
     return _ESCAPE.sub(_unescape_one, text[: -len(_ESCAPED_TRAILER) - 1])
 
 
@@ -60,7 +62,7 @@ def names_operation(message: str, operation_id: str) -> bool:
 
 
 def _ends_escaped(text: str) -> bool:
-    return text.endswith(f"\n{_ESCAPED_TRAILER}")
+    return text.endswith((f"\n{_ESCAPED_TRAILER}", f"\n{_ESCAPED_TRAILER}\n"))
 
 
 def _escape_one(match: re.Match[str]) -> str:
