@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from caiafs.core.errors import Absent, DeadlineExceeded, NotFound, Unreachable
-from caiafs.core.types import DocPath, ObjectId
+from caiafs.core.types import NO_OBJECT, DocPath, ObjectId
 from caiafs.link.codec import from_json
 from caiafs.link.messages import (
     Changes,
@@ -92,7 +92,8 @@ class StoreLink:
     async def on_settled(self, message: Settled) -> None:
         """Forget what is settled."""
         await self._settle(message.last_seq)
-        self.mount.db.set_meta("known_commit", message.commit)
+        if message.commit != NO_OBJECT:
+            self.mount.db.set_meta("known_commit", message.commit)
 
     async def _settle(self, last_seq: int) -> None:
         if last_seq <= self.settled_seq:

@@ -39,8 +39,11 @@ def run(argv: list[str], environ: Mapping[str, str]) -> int:
         return ExitCode.OK
     if error.errno not in _INCOMPLETE:
         raise ConfigError(f"sync of {mount.point}: {error.strerror}", exit_code=ExitCode.FAILURE)
-    print(f"not done within {format_duration(parsed.timeout)}; nothing is lost, it goes on. Left:")
-    for line in left(mount):
+    lines = left(mount)
+    late = f"not done within {format_duration(parsed.timeout)}"
+    why = late if error.errno == errno.ETIMEDOUT else "not possible now"
+    print(f"{why}; nothing is lost, it goes on" + (". Left:" if lines else ""))
+    for line in lines:
         print(f"  {line}")
     return ExitCode.INCOMPLETE
 
@@ -74,17 +77,22 @@ def _ask(mount: Mount, command: bytes) -> OSError | None:
 def _show_progress(mount: Mount) -> bool:
     if not sys.stderr.isatty():
         return False
-    sys.stderr.write(f"\r\033[K{'; '.join(left(mount)) or 'nearly done'}")
+    try:
+        lines = left(mount)
+    except CaiaError as exc:
+        lines = [str(exc)]
+    sys.stderr.write(f"\r\033[K{'; '.join(lines) or 'nearly done'}")
     sys.stderr.flush()
     return True
 
 
 def left(mount: Mount) -> list[str]:
-    """Return one line a store that lacks something, with why as far as it is known."""
-    try:
-        stats, health = read_json(mount, "stats.json"), read_json(mount, "health.json")
-    except CaiaError as exc:
-        return [str(exc)]
+    """Return one line a store that lacks something, with why as far as it is known.
+
+    Raises:
+        ConfigError: the mount does not answer.
+    """
+    stats, health = read_json(mount, "stats.json"), read_json(mount, "health.json")
     lines = []
     pending = stats.get("state", {}).get("pending_ops", 0)
     if pending:

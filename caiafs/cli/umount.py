@@ -54,6 +54,11 @@ def run(argv: list[str], environ: Mapping[str, str]) -> int:
             f"{mount.point}: the mount process was dead; detached. The next mount publishes what is pending."
         )
         return ExitCode.OK
+    except ConfigError as exc:
+        detach(mount)
+        raise ConfigError(
+            f"{mount.point}: unmounted, but what is left is not known: {exc}", exit_code=1
+        ) from exc
     detach(mount)
     if not wait_for_end(server, parsed.timeout):
         print(

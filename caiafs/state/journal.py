@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import trio
 
 from caiafs.core.errors import StateError
-from caiafs.core.types import InodeNo, ObjectId
+from caiafs.core.types import ROOT_INODE, InodeNo, ObjectId
 from caiafs.state.database import StateDatabase
 from caiafs.state.ops import NewOp
 
@@ -50,7 +50,8 @@ class Journal:
         self.db = db
         self._rows: dict[InodeNo, RowSource] = {}
         self._statements: list[tuple[str, tuple[Any, ...]]] = []
-        self._next_ino = 1 + _highest(db, "SELECT seq FROM sqlite_sequence WHERE name='inode'")
+        highest = _highest(db, "SELECT seq FROM sqlite_sequence WHERE name='inode'")
+        self._next_ino = 1 + max(highest, ROOT_INODE)
         self._last_seq = _highest(db, "SELECT seq FROM sqlite_sequence WHERE name='op'")
         self._next_content = 1 + _highest(db, "SELECT max(id) FROM content")
         self._committed_seq = self._last_seq

@@ -21,6 +21,8 @@ MAX_MESSAGE_BYTES = 90_000
 """Below govc's 100,000, with room for what a catch-up adds."""
 
 _OPERATION = re.compile(r"^Caiafs-Operation: ([0-9a-f]{8})-(\d+)-(\d+)$", re.MULTILINE)
+_WRITER = re.compile(r"^Caiafs-Operation: ([0-9a-f]{8})-\S+$", re.MULTILINE)
+_TRAILERS = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9-]*: .*(?:\n|$))+")
 _CHANGE = re.compile(
     r"^Caiafs-Change: (-|[0-9a-f]{40}) (-|[0-9a-f]{40}) (\S+)$",
     re.MULTILINE,
@@ -71,7 +73,7 @@ def with_named_changes(message: str, changes: Iterable[Change]) -> str:
     if left:
         lines.append(f"Caiafs-Changes: {left} more")
     # Trailers are one paragraph: a message that ends in one goes on, any other gets a blank line.
-    joint = "\n" if _OPERATION.search(text.rpartition("\n\n")[2]) else "\n\n"
+    joint = "\n" if _WRITER.search(text.rpartition("\n\n")[2]) else "\n\n"
     return text + joint + "\n".join(lines) + "\n" if lines else text + "\n"
 
 
@@ -94,6 +96,21 @@ def named_changes(message: str) -> tuple[NamedChange, ...] | None:
         for before, after, path in _CHANGE.findall(message)
     )
     return found or None
+
+
+def writer_of(message: str) -> str | None:
+    """Return the writer whose mount made a commit, be it a group or a catch-up; None for others' commits."""
+    found = _WRITER.findall(message)
+    return found[-1] if found else None
+
+
+def with_operation(message: str, operation_id: str) -> str:
+    """Return `message` with the trailer of `operation_id`, as a paragraph of its own or in the last one."""
+    if f"\nCaiafs-Operation: {operation_id}\n" in f"\n{message}\n":
+        return message
+    text = message.rstrip("\n")
+    joint = "\n" if _TRAILERS.fullmatch(text.rpartition("\n\n")[2]) and "\n\n" in text else "\n\n"
+    return f"{text}{joint}Caiafs-Operation: {operation_id}\n"
 
 
 def to_ascii_line(text: str) -> str:

@@ -8,7 +8,7 @@ import stat
 import time
 from dataclasses import dataclass
 
-from caiafs.core.errors import FileTooLarge, InvalidArgument, NoAttribute
+from caiafs.core.errors import FileTooLarge, InvalidArgument, NoAttribute, NotSupported
 from caiafs.core.types import InodeNo
 from caiafs.state.journal import BACKGROUND_DELAY_S, Journal
 from caiafs.vfs.caller import Caller
@@ -131,7 +131,13 @@ class Attributes:
         return list(self._xattrs(inode)) if inode.flags & HAS_XATTRS else []
 
     def set_xattr(self, ino: InodeNo, name: bytes, value: bytes) -> None:
-        """Set an extended attribute."""
+        """Set an extended attribute.
+
+        Raises:
+            NotSupported: a POSIX ACL; callers then fall back to the mode.
+        """
+        if name.startswith(b"system."):
+            raise NotSupported("POSIX ACLs are not kept")
         inode = self._table.get(ino)
         self._xattrs(inode)[name] = value
         inode.flags |= HAS_XATTRS

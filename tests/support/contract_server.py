@@ -38,7 +38,7 @@ class Repository:
 
     def commit(self, body, refuse):
         files, deletions = body.get("files") or [], body.get("deletions") or []
-        if not files and not deletions or not body.get("message"):
+        if (not files and not deletions) or not body.get("message"):
             raise ApiError(400, "INVALID_REQUEST")
         operation = body.get("operation_id")
         for known in self.commits:

@@ -36,7 +36,8 @@ def test_extents_show_what_was_written_and_closed_versions_never_change(steps):
     closed: list[tuple[bytes, bytes]] = []
     for action, offset, new in steps:
         if action == "write":
-            where = extents.place(offset, len(new))
+            where = extents.plan_place(offset, len(new))
+            extents.place(offset, len(new))
             spool.extend(bytes(max(0, where + len(new) - len(spool))))
             spool[where : where + len(new)] = new
             expected.extend(bytes(max(0, offset - len(expected))))
