@@ -1,22 +1,54 @@
 """Two stores as one: where a group counts as stored, and how the other store follows.
 
-Used by `sync.publisher`. git alone so far.
+Used by `sync.publisher`. The primary is asked first and the other store only where it cannot be used; a refusal of one
+document is no outage. git's branch moves in any case, because the mount's contents live in its objects; with govc as
+the primary and no fallback, it moves only after govc has the group.
 """
 
+import logging
+from dataclasses import replace
+
 from caiafs.backends.git.backend import BuiltCommit, GitBackend
+from caiafs.core.config import BackendName, Config
+from caiafs.core.errors import Misconfigured, RevisionConflict, Unreachable
 from caiafs.core.types import ChangeSet, DocPath, ObjectId
 from caiafs.link.messages import to_text
 from caiafs.link.report import BackendReport, Condition, RefusedDocument
+from caiafs.store.breaker import BreakerState
+from caiafs.store.catchup import BATCH_DOCUMENTS, CatchUp
+from caiafs.store.govc_store import GovcStore
 from caiafs.store.meter import Meter
+
+log = logging.getLogger(__name__)
 
 
 class HybridStore:
     """Routes groups to the stores."""
 
-    def __init__(self, git: GitBackend) -> None:
+    def __init__(
+        self,
+        git: GitBackend,
+        govc: GovcStore | None,
+        catch_up: CatchUp | None,
+        config: Config,
+    ) -> None:
         self._git = git
+        self._govc = govc
+        self._catch_up = catch_up
+        self._config = config
         self._git_meter = Meter()
         self._git_refused: dict[DocPath, str] = {}
+        self._falls_back = False
+
+    @property
+    def mode(self) -> str:
+        """What the configuration makes of it."""
+        return "git only" if self._govc is None else "hybrid"
+
+    @property
+    def govc_is_primary(self) -> bool:
+        """Whether a group counts as stored when govc has it."""
+        return self._govc is not None and self._config.primary_backend is BackendName.GOVC
 
     async def build(self, change_set: ChangeSet, parent: ObjectId | None) -> BuiltCommit:
         """Make the commit, objects on disk; documents that git cannot hold are left out and noted."""
@@ -25,6 +57,8 @@ class HybridStore:
         for change in change_set.changes:
             self._git_refused.pop(change.path, None)
         self._git_refused.update(built.refused)
+        for path, reason in built.refused:
+            log.error("git cannot hold %s: %s", to_text(path), reason)
         return built
 
     async def publish(
@@ -36,8 +70,76 @@ class HybridStore:
         resent: bool,
     ) -> None:
         """Store a group where routing says, and move the branch; see `sync.publisher.Stores`."""
+        if self._govc is not None and self.govc_is_primary and not resent:
+            try:
+                await self._store_in_govc(self._govc, change_set, built, expected)
+                self._falls_back = False
+            except (Unreachable, Misconfigured) as exc:
+                if not self._config.enable_fallback:
+                    raise
+                if not self._falls_back:
+                    log.info("git takes what govc does not: %s", exc)
+                self._falls_back = True
         async with self._git_meter.measure("commit"):
             await self._git.advance(built, expected)
+
+    async def _store_in_govc(
+        self,
+        govc: GovcStore,
+        change_set: ChangeSet,
+        built: BuiltCommit,
+        expected: ObjectId | None,
+    ) -> None:
+        """Commit a group to govc where that is in step with the branch.
+
+        Raises:
+            RevisionConflict: somebody committed to govc; take that in first.
+            Unreachable, Misconfigured: it cannot be used, or is being brought up to date.
+        """
+        if not govc.is_connected:
+            reason = govc.unmet or govc.problem or "not connected yet"
+            raise Unreachable(f"govc: {reason}", backend="govc", operation="commit")
+        if govc.lock.locked() or len(change_set.changes) > BATCH_DOCUMENTS * 10:
+            raise Unreachable("govc is busy", backend="govc", operation="commit")
+        async with govc.lock:
+            cursor = govc.cursor
+            if cursor is None or cursor.tree != self._git.repository.tree_of(expected):
+                raise Unreachable("govc is behind", backend="govc", operation="commit")
+            if await govc.has_moved():
+                raise RevisionConflict(
+                    "somebody committed to govc", backend="govc", operation="commit"
+                )
+            refused = dict(built.refused)
+            kept = tuple(c for c in change_set.changes if c.path not in refused)
+            size_bytes = sum(max(c.after.size_bytes, 0) for c in kept if c.after is not None)
+            await govc.commit(replace(change_set, changes=kept), size_bytes)
+            cursor = govc.cursor or cursor
+            await govc.move_cursor(
+                replace(cursor, tree=built.tree, published=built.commit), save=False
+            )
+
+    def documents_left(self) -> dict[str, int]:
+        """Return how many documents each configured store other than the branch lacks."""
+        return {} if self._catch_up is None else {"govc": self._catch_up.documents_left()}
+
+    @property
+    def may_catch_up(self) -> bool:
+        """Whether waiting for the other store makes sense: it answers."""
+        return self._govc is not None and self._govc.is_connected
+
+    def govc_has(self, path: DocPath) -> bool:
+        """Whether govc is known to hold a document at `path`."""
+        cursor = self._govc.cursor if self._govc is not None else None
+        if cursor is None:
+            return False
+        found = self._git.repository.reader.entry_at(cursor.tree, path)
+        return found is not None and not found.is_dir
+
+    def reasons(self) -> tuple[str, ...]:
+        """Return why a store lacks something."""
+        return self.govc_report().reasons
+
+    # --- reports
 
     def git_report(self, head: ObjectId | None) -> BackendReport:
         """Return how git is."""
@@ -56,3 +158,52 @@ class HybridStore:
             last_error=self._git_meter.last_error,
             last_error_age_s=self._git_meter.last_error_age_s,
         )
+
+    def govc_report(self) -> BackendReport:
+        """Return how govc is; off where it is not configured."""
+        govc = self._govc
+        if govc is None or self._catch_up is None:
+            return BackendReport(configured=False)
+        cursor = govc.cursor
+        refused = tuple(
+            RefusedDocument(to_text(path), found.reason)
+            for path, found in sorted(cursor.refused.items() if cursor is not None else ())
+        )
+        behind = self._catch_up.documents_left()
+        reasons = list(self._govc_reasons(govc, behind))
+        if refused:
+            reasons.append(f"govc does not hold {len(refused)} of the documents")
+        capabilities = govc.backend.capabilities
+        return BackendReport(
+            configured=True,
+            implementation=capabilities.implementation,
+            condition=self._govc_condition(govc, reasons),
+            breaker=govc.breaker.value,
+            reasons=tuple(reasons),
+            head=govc.newest_own,
+            documents=govc.backend.documents,
+            behind=behind,
+            listing="complete" if capabilities.lists else "partial",
+            refused=refused,
+            operations=govc.meter.statistics(),
+            last_error=govc.meter.last_error,
+            last_error_age_s=govc.meter.last_error_age_s,
+        )
+
+    def _govc_condition(self, govc: GovcStore, reasons: list[str]) -> Condition:
+        if govc.is_connected:
+            return Condition.DEGRADED if reasons else Condition.OK
+        if govc.misconfigured or govc.unmet or govc.breaker is BreakerState.HALF_OPEN:
+            return Condition.DEGRADED
+        return Condition.FAILED if govc.problem else Condition.DEGRADED
+
+    def _govc_reasons(self, govc: GovcStore, behind: int) -> list[str]:
+        if govc.unmet:
+            return [govc.unmet]
+        if govc.problem:
+            return [govc.problem]
+        if not govc.is_connected:
+            return ["govc has not answered yet"]
+        if behind > 1:
+            return [f"govc lacks {behind} documents; they are being sent"]
+        return []

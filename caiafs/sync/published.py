@@ -31,6 +31,7 @@ class Published:
         self.lock = trio.Lock()
         self._moved = trio.Event()
         self._unseen: OrderedDict[DocPath, Entry | None] = OrderedDict()
+        self._foreign_times_ns: dict[DocPath, int] = {}
 
     def move(
         self, commit: ObjectId | None, tree: ObjectId, *, settled_seq: int | None = None
@@ -54,23 +55,30 @@ class Published:
                 await self.wait_moved()
         return self.settled_seq >= seq
 
-    def note_foreign(self, changes: Iterable[Change]) -> None:
+    def note_foreign(self, changes: Iterable[Change], time_ns: int) -> None:
         """Remember what the mount showed before a foreign change: it may not have taken it yet."""
         for change in changes:
             self._unseen.setdefault(change.path, change.before)
             self._unseen.move_to_end(change.path)
+            self._foreign_times_ns[change.path] = time_ns
         while len(self._unseen) > _UNSEEN_MAX:
-            self._unseen.popitem(last=False)
+            path, _ = self._unseen.popitem(last=False)
+            self._foreign_times_ns.pop(path, None)
 
     @property
     def unseen(self) -> Mapping[DocPath, Entry | None]:
         """Foreign changes that the mount may not have seen yet; path to what it showed."""
         return self._unseen
 
+    def foreign_time_ns(self, path: DocPath) -> int | None:
+        """Return when somebody else last changed `path`, as far as it is remembered."""
+        return self._foreign_times_ns.get(path)
+
     def forget_unseen(self, paths: Iterable[DocPath]) -> None:
         """The mount has written these paths since."""
         for path in paths:
             self._unseen.pop(path, None)
+            self._foreign_times_ns.pop(path, None)
 
     @classmethod
     def empty(cls) -> "Published":

@@ -127,7 +127,7 @@ class PublisherParts:
     Attributes:
         reader: published trees.
         send: tells the mount.
-        take_push: takes in what somebody pushed to the branch; called with `published.lock` held.
+        take_in: takes in what others did to the branch or to govc; called with `published.lock` held.
     """
 
     ops: OpSource
@@ -138,7 +138,7 @@ class PublisherParts:
     identities: Identities
     merging: Merging
     send: Callable[[Message], Awaitable[None]]
-    take_push: Callable[[], Awaitable[None]]
+    take_in: Callable[[], Awaitable[None]]
 
 
 class Publisher:
@@ -307,10 +307,10 @@ class Publisher:
                 return
             try:
                 await self._parts.stores.publish(change_set, built, expected, resent=resent)
-            except RevisionConflict:
-                # The primary may have it: then the difference to what we build now follows later.
-                resent = True
-                await self._parts.take_push()
+            except RevisionConflict as exc:
+                # When git refused, the primary may have it: the difference to what we build now follows.
+                resent = resent or exc.backend == "git"
+                await self._parts.take_in()
                 continue
             self._published.move(built.commit, built.tree)
             self._groups += 1

@@ -5,7 +5,9 @@ Used once, by `store_process`. The commit's operation trailer is the only record
 
 import itertools
 import logging
+from collections.abc import Iterable
 
+from caiafs.backends.base import Revision
 from caiafs.backends.git.log import CommitLog
 from caiafs.core.errors import NotFound
 from caiafs.core.types import NO_OBJECT, ObjectId
@@ -42,3 +44,16 @@ def known_tree(history: CommitLog, known: ObjectId | None) -> ObjectId | None:
     except NotFound:
         log.warning("commit %s, which the mount knows, is not in the repository any more", known)
         return None
+
+
+def find_unfinished(log_of_primary: Iterable[Revision], writer_id: str, settled: int) -> int:
+    """Return where the group ends that the primary has and the branch has not; 0 where there is none."""
+    for revision in log_of_primary:
+        operation = operation_of(revision.message)
+        if operation is None or operation.writer_id != writer_id:
+            continue
+        if operation.first_seq <= settled + 1 and operation.last_seq > settled:
+            return operation.last_seq
+        if operation.last_seq <= settled:
+            return 0
+    return 0

@@ -11,6 +11,7 @@ from caiafs.core.errors import CaiaError
 from caiafs.link.channel import Channel, LinkError
 from caiafs.link.messages import (
     Due,
+    FetchDone,
     FetchRequest,
     LoadDone,
     LoadRequest,
@@ -19,15 +20,22 @@ from caiafs.link.messages import (
     Stopped,
     StoredDone,
     StoredRequest,
+    SyncDone,
+    SyncProgress,
     SyncRequest,
+    to_path,
+    to_text,
 )
+from caiafs.store.hybrid import HybridStore
 from caiafs.sync.contents import Contents
+from caiafs.sync.follower import Follower
 from caiafs.sync.published import Published
 from caiafs.sync.publisher import Publisher
 
 log = logging.getLogger(__name__)
 
 _LOADS_AT_ONCE = 2
+PROGRESS_INTERVAL_S = 0.2
 
 
 class Service:
@@ -39,11 +47,15 @@ class Service:
         *,
         published: Published,
         publisher: Publisher,
+        stores: HybridStore,
+        follower: Follower,
         contents: Contents,
     ) -> None:
         self._channel = channel
         self._published = published
         self._publisher = publisher
+        self._stores = stores
+        self._follower = follower
         self._contents = contents
         self._loads = trio.CapacityLimiter(_LOADS_AT_ONCE)
 
@@ -74,8 +86,10 @@ class Service:
             nursery.start_soon(self._stored, message)
         elif isinstance(message, LoadRequest):
             nursery.start_soon(self._load, message)
-        elif isinstance(message, SyncRequest | FetchRequest):
-            raise LinkError("not yet")
+        elif isinstance(message, SyncRequest):
+            nursery.start_soon(self._sync, message)
+        elif isinstance(message, FetchRequest):
+            nursery.start_soon(self._fetch, message)
         else:
             raise LinkError(f"a {type(message).__name__} does not come from the mount process")
 
@@ -84,6 +98,41 @@ class Service:
         done = await self._published.wait_settled(request.last_seq, request.timeout_s)
         reason = self._publisher.statistics().reason or "it takes longer than allowed"
         await self.send(StoredDone(request.request_id, "" if done else reason))
+
+    async def _sync(self, request: SyncRequest) -> None:
+        """Wait until every configured store has everything, telling how far it is."""
+        told: dict[str, int] = {}
+        with trio.move_on_after(request.timeout_s):
+            while any((left := self._left(request.last_seq)).values()):
+                self._publisher.due(Due(request.last_seq, urgent=True))
+                if left != told:
+                    told = left
+                    await self.send(SyncProgress(request.request_id, left))
+                # Several things end this wait, stores among them that say nothing when they do.
+                await trio.sleep(PROGRESS_INTERVAL_S if told else 0)
+        left = self._left(request.last_seq)
+        reasons = self._stores.reasons() if any(left.values()) else ()
+        if left["git"] and self._publisher.statistics().reason:
+            reasons = (self._publisher.statistics().reason, *reasons)
+        await self.send(SyncDone(request.request_id, left, reasons))
+
+    def _left(self, last_seq: int) -> dict[str, int]:
+        """Return how many documents each store lacks; ops that are not settled count for all."""
+        pending = max(0, last_seq - self._published.settled_seq)
+        others = self._stores.documents_left()
+        return {"git": pending} | {name: pending + count for name, count in others.items()}
+
+    async def _fetch(self, request: FetchRequest) -> None:
+        paths = [to_path(text) for text in request.paths]
+        found: list[str] = []
+        error = ""
+        try:
+            await self._follower.fetch(paths)
+            found = [to_text(path) for path in paths if self._stores.govc_has(path)]
+        except CaiaError as exc:
+            error = str(exc) or repr(exc)
+        missing = () if error else tuple(text for text in request.paths if text not in found)
+        await self.send(FetchDone(request.request_id, tuple(found), missing, error))
 
     async def _load(self, request: LoadRequest) -> None:
         error, size = "", 0
@@ -96,7 +145,11 @@ class Service:
         await self.send(LoadDone(request.request_id, request.oid, size, error))
 
     async def _stop(self, message: Stop) -> None:
+        """Publish what is pending and bring the stores level, within the grace period."""
         last_seq = self._publisher.statistics().last_seq
         self._publisher.due(Due(last_seq, urgent=True))
-        await self._published.wait_settled(last_seq, message.grace_s)
-        await self.send(Stopped({"git": self._publisher.statistics().pending_ops}))
+        with trio.move_on_after(message.grace_s):
+            await self._published.wait_settled(last_seq)
+            while self._stores.may_catch_up and any(self._left(last_seq).values()):
+                await trio.sleep(PROGRESS_INTERVAL_S / 4)
+        await self.send(Stopped(self._left(last_seq)))

@@ -1,0 +1,270 @@
+"""govc as the hybrid store uses it: connected when it can be, left alone when it cannot, and followed by a cursor.
+
+Used by `store.hybrid`, `store.catchup` and `sync.follower`. `lock` is held by whoever writes to govc or moves the cursor.
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+import stamina
+import trio
+
+from caiafs.backends.base import Capabilities, Revision
+from caiafs.backends.govc import GovcBackend
+from caiafs.core.config import Config
+from caiafs.core.errors import (
+    CaiaError,
+    DeadlineExceeded,
+    Misconfigured,
+    StoreError,
+    Unreachable,
+)
+from caiafs.core.types import ChangeSet
+from caiafs.store.breaker import Breaker, BreakerState
+from caiafs.store.cursors import Cursor, CursorStore, RefusedContent
+from caiafs.store.meter import Meter
+from caiafs.store.trailers import with_named_changes
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_PER_DOCUMENT_S = 0.05
+_PER_BYTE_S = 1 / (1 << 20)
+_MISCONFIGURED_PAUSE_S = 30.0
+_LOG_STEPS = (16, 128, 1024, 8192)
+
+
+class GovcStore:
+    """One govc repository."""
+
+    def __init__(self, backend: GovcBackend, cursors: CursorStore, config: Config) -> None:
+        self.backend = backend
+        self.meter = Meter()
+        self.lock = trio.Lock()
+        self.cursor: Cursor | None = None
+        """None: not looked at yet, or it never met our repository."""
+        self.newest_own: str | None = None
+        """The newest commit of ours there, as far as nobody else committed since."""
+        self.problem = ""
+        self.misconfigured = False
+        self.unmet = ""
+        """Why the two may not be mixed; empty when they may."""
+        self.changed: Callable[[], None] = lambda: None
+        self._cursors = cursors
+        self._config = config
+        self._breaker = Breaker(failures=config.breaker_failures, reset_s=config.breaker_reset_s)
+        self._connected = False
+        self._saved_s = 0.0
+
+    # --- calls
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the last we heard of it was good, and it was looked at since."""
+        return self._connected
+
+    @property
+    def breaker(self) -> BreakerState:
+        """The breaker's state."""
+        return self._breaker.state(trio.current_time())
+
+    @property
+    def pause_s(self) -> float:
+        """How long to leave it alone before the next try to connect."""
+        if self.misconfigured:
+            return _MISCONFIGURED_PAUSE_S
+        wait_s = self._breaker.wait_s(trio.current_time())
+        return wait_s or self._config.retry_backoff_s
+
+    def deadline_s(self, documents: int, size_bytes: int) -> float:
+        """Return how long a group of that size may take: an untar is no outage."""
+        return (
+            self._config.operation_timeout_s
+            + documents * _PER_DOCUMENT_S
+            + size_bytes * _PER_BYTE_S
+        )
+
+    async def call(
+        self, operation: str, function: Callable[[], Awaitable[T]], *, timeout_s: float
+    ) -> T:
+        """Call the backend once, counted, watched by the breaker, within `timeout_s`.
+
+        Raises:
+            Unreachable: it failed, or is left alone.
+            Misconfigured: a person must act.
+            Refused, Corrupt: as the backend; the store itself is well.
+        """
+        if not self._breaker.admit(trio.current_time()):
+            raise Unreachable(
+                f"govc is left alone for a while: {self.problem}",
+                backend="govc",
+                operation=operation,
+            )
+        try:
+            async with self.meter.measure(operation):
+                try:
+                    with trio.fail_after(timeout_s):
+                        found = await function()
+                except trio.TooSlowError as exc:
+                    raise DeadlineExceeded(
+                        f"govc took more than {timeout_s:.0f} s",
+                        backend="govc",
+                        operation=operation,
+                    ) from exc
+        except (Unreachable, Misconfigured) as exc:
+            self._note_failure(exc)
+            raise
+        except BaseException:
+            self._breaker.record_nothing()
+            raise
+        self._note_success()
+        return found
+
+    async def call_again(
+        self, operation: str, function: Callable[[], Awaitable[T]], *, timeout_s: float
+    ) -> T:
+        """As `call`, and tries again with growing, jittered pauses while that may help, within `timeout_s`."""
+        give_up = trio.current_time() + timeout_s
+        was_connected = self._connected
+
+        def should_retry(exc: Exception) -> bool | float:
+            if not isinstance(exc, StoreError) or not exc.retryable:
+                return False
+            if self.breaker is not BreakerState.CLOSED:
+                return False
+            return exc.retry_after_s if exc.retry_after_s is not None else True
+
+        async for attempt in stamina.retry_context(
+            on=should_retry,
+            attempts=self._config.retry_max,
+            timeout=timeout_s,
+            wait_initial=self._config.retry_backoff_s,
+            wait_max=self._config.retry_backoff_max_s,
+            wait_jitter=self._config.retry_backoff_s,
+        ):
+            with attempt:
+                left_s = max(give_up - trio.current_time(), 0.05)
+                found = await self.call(operation, function, timeout_s=left_s)
+                if was_connected and not self._connected:
+                    self.use(head=self.newest_own)
+                return found
+        raise AssertionError("stamina raises the last error")
+
+    def _note_failure(self, exc: StoreError) -> None:
+        self._connected = False
+        self.misconfigured = isinstance(exc, Misconfigured)
+        if not self.problem:
+            log.warning("govc: %s", exc)
+        self.problem = str(exc)
+        self._breaker.record_failure(trio.current_time(), exc.retry_after_s)
+        self.changed()
+
+    def _note_success(self) -> None:
+        self._breaker.record_success()
+        if self.problem:
+            self.changed()
+
+    # --- connecting
+
+    async def connect(self) -> Capabilities:
+        """Reach govc and load the cursor; the caller looks at what is there before it says `use`."""
+        timeout_s = self._config.operation_timeout_s * 2
+        capabilities = await self.call("connect", self.backend.connect, timeout_s=timeout_s)
+        if self.cursor is None:
+            self.cursor = await self._cursors.load()
+        return capabilities
+
+    def use(self, *, head: str | None) -> None:
+        """Govc is as the cursor says: use it."""
+        if self.problem or not self._connected:
+            log.info("govc is connected (%s)", self.backend.capabilities.implementation)
+        self._connected = True
+        self.misconfigured = False
+        self.problem = ""
+        self.newest_own = head
+        self.changed()
+
+    def lose(self, reason: str) -> None:
+        """It is not what it was: connect again, and look."""
+        self._connected = False
+        self.problem = reason
+        self.changed()
+
+    async def revisions_since(self, head: str | None) -> tuple[Revision, ...] | None:
+        """Return govc's commits after `head`, newest first; None where `head` is not in its log any more."""
+        for limit in _LOG_STEPS:
+            found = await self.call(
+                "log", partial(self.backend.log, limit), timeout_s=self.deadline_s(limit // 8, 0)
+            )
+            for index, revision in enumerate(found):
+                if revision.id == head:
+                    return found[:index]
+            if len(found) < limit:
+                return found if head is None else None
+        return None
+
+    async def has_moved(self) -> bool:
+        """Whether somebody committed since our newest commit there."""
+        head = await self.call(
+            "head", self.backend.head, timeout_s=self._config.operation_timeout_s
+        )
+        return head != self.newest_own
+
+    # --- writing
+
+    async def commit(self, change_set: ChangeSet, size_bytes: int) -> None:
+        """Commit a change set there; refused documents are noted. The cursor is the caller's to move."""
+        sent = replace(
+            change_set, message=with_named_changes(change_set.message, change_set.changes)
+        )
+        timeout_s = self.deadline_s(len(change_set.changes), size_bytes)
+        result = await self.call_again(
+            "commit", lambda: self.backend.commit(sent), timeout_s=timeout_s
+        )
+        self.newest_own = result.revision
+        assert self.cursor is not None, "nothing is sent before the two have met"
+        refused = dict(self.cursor.refused)
+        for change in change_set.changes:
+            refused.pop(change.path, None)
+        by_path = {change.path: change for change in change_set.changes}
+        for path, reason in result.refused:
+            wanted = by_path[path].after if path in by_path else None
+            if wanted is not None:
+                log.warning("govc will not hold a document: %s", reason)
+                refused[path] = RefusedContent(wanted.oid, " ".join(reason.split()))
+        self.cursor = replace(self.cursor, refused=refused)
+
+    async def move_cursor(self, cursor: Cursor, *, save: bool) -> None:
+        """Note what govc holds now; on disk at once, or with the next save."""
+        self.cursor = cursor
+        self.changed()
+        if save or time.monotonic() - self._saved_s > 1.0:
+            await self.save_cursor()
+
+    async def advance_cursor(self, cursor: Cursor, changes: ChangeSet, *, save: bool) -> None:
+        """As `move_cursor`, to `cursor`'s tree with changes applied."""
+        await self.move_cursor(await self._cursors.apply(cursor, changes.changes), save=save)
+
+    async def save_cursor(self) -> None:
+        """Write the cursor to its ref."""
+        if self.cursor is not None:
+            await self._cursors.save(self.cursor, self.backend.capabilities.implementation)
+            self._saved_s = time.monotonic()
+
+    async def drop_cursor(self) -> None:
+        """Govc lost what it had: start from nothing, keeping our commits."""
+        await self._cursors.drop()
+        self.cursor = Cursor()
+
+    async def aclose(self) -> None:
+        """Save the cursor, close the connections."""
+        try:
+            await self.save_cursor()
+        except CaiaError as exc:
+            log.warning("the govc cursor could not be saved: %s", exc)
+        await self.backend.aclose()

@@ -1,0 +1,277 @@
+"""Builds the parts of the store process from its first message and runs them: its composition root.
+
+Used by `store_process` only.
+"""
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import trio
+
+from caiafs.backends.git.backend import GitBackend
+from caiafs.backends.git.log import CommitLog
+from caiafs.backends.git.repository import Repository, open_repository
+from caiafs.backends.govc import GovcBackend, GovcSettings
+from caiafs.core.config import Config
+from caiafs.core.errors import CaiaError
+from caiafs.core.types import NO_OBJECT, DocPath, ObjectId, Signature
+from caiafs.link.channel import Channel
+from caiafs.link.messages import Ready, Start
+from caiafs.link.report import StoreReport
+from caiafs.state.reader import StateReader
+from caiafs.store.catchup import CatchUp
+from caiafs.store.cursors import CursorStore
+from caiafs.store.govc_store import GovcStore
+from caiafs.store.hybrid import HybridStore
+from caiafs.sync import reporter as reports
+from caiafs.sync.contents import Contents
+from caiafs.sync.follower import Follower
+from caiafs.sync.foreign import ForeignCommits
+from caiafs.sync.groups import GroupLimits
+from caiafs.sync.identity import Identities
+from caiafs.sync.merge import conflict_name, merge_text
+from caiafs.sync.published import Published
+from caiafs.sync.publisher import Publisher, PublisherParts, PublisherSettings
+from caiafs.sync.pushes import Pushes
+from caiafs.sync.recovery import find_settled, find_unfinished, known_tree
+from caiafs.sync.replay import Merging
+from caiafs.sync.service import Service
+
+_TRAILER_BYTES = 84_000
+_FIRST_LOOK_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the store process is made of."""
+
+    repository: Repository
+    git: GitBackend
+    govc: GovcStore | None
+    catch_up: CatchUp | None
+    stores: HybridStore
+    contents: Contents
+    published: Published
+    pushes: Pushes
+    follower: Follower
+    foreign: ForeignCommits | None
+    publisher_parts: PublisherParts
+
+
+async def run_parts(channel: Channel, start: Start, config: Config, state: StateReader) -> None:
+    """Open the repository, say Ready, publish and follow until the mount says Stop or is gone.
+
+    Raises:
+        ConfigError: the repository cannot be used.
+        LinkClosed: the mount process died.
+    """
+    source = _LateSource()
+    repository = open_repository(config.repository, branch=config.branch)
+    git = GitBackend(repository, source)
+    contents = Contents(state, Path(start.state_dir), git.contents, repository.reader)
+    source.become(contents)
+    head = repository.head_commit()
+    known = start.known_commit if start.known_commit != NO_OBJECT else None
+    history = CommitLog(repository.reader)
+    settled = max(start.settled_seq, find_settled(history, head, known, start.writer_id))
+    published = Published(head, repository.tree_of(head), settled)
+    pushes = Pushes(git, published, channel.send)
+    parts = _build(channel, start, config, state, (git, contents, published, pushes))
+    try:
+        await channel.send(Ready(published.commit, published.tree, settled))
+        before = known_tree(history, known)
+        if before is not None and before != published.tree:
+            await pushes.announce(before, published.tree, published.commit)
+        exact_last = await _find_exact_last(parts, state, start.writer_id)
+        settings = replace(_publisher_settings(config, start.writer_id), exact_last=exact_last)
+        await _run(channel, parts, Publisher(settings, parts.publisher_parts))
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
+            if parts.govc is not None:
+                await parts.govc.aclose()
+            await git.aclose()
+
+
+def _build(
+    channel: Channel,
+    start: Start,
+    config: Config,
+    state: StateReader,
+    core: tuple[GitBackend, Contents, Published, Pushes],
+) -> Parts:
+    git, contents, published, pushes = core
+    identities = Identities()
+    govc = _build_govc(config, git, contents) if config.use_govc else None
+    foreign = (
+        ForeignCommits(govc, git, published, pushes, contents, writer_id=start.writer_id)
+        if govc is not None
+        else None
+    )
+    follower = Follower(published, pushes, govc, foreign, interval_s=config.poll_interval_s)
+
+    def author() -> Signature:
+        return identities.signature(os.getuid(), time.time_ns())
+
+    async def take_foreign(paths: Iterable[DocPath]) -> None:
+        await follower.take_foreign(paths)
+
+    catch_up = (
+        CatchUp(
+            govc,
+            git,
+            published,
+            writer_id=start.writer_id,
+            author=author,
+            take_foreign=take_foreign,
+        )
+        if govc is not None
+        else None
+    )
+    stores = HybridStore(git, govc, catch_up, config)
+
+    def foreign_time_ns(path: DocPath, _oid: ObjectId) -> int:
+        noted = published.foreign_time_ns(path)
+        if noted is not None or published.commit is None:
+            return noted or 0
+        return git.log_of.commit(published.commit).author.time_ns
+
+    def merge(path: DocPath, base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
+        return merge_text(base, ours, theirs, path=path)
+
+    publisher_parts = PublisherParts(
+        ops=state,
+        contents=contents,
+        reader=git.repository.reader,
+        stores=stores,
+        published=published,
+        identities=identities,
+        merging=Merging(contents.read_small, merge, conflict_name, foreign_time_ns),
+        send=channel.send,
+        take_in=follower.take_in,
+    )
+    return Parts(
+        git.repository,
+        git,
+        govc,
+        catch_up,
+        stores,
+        contents,
+        published,
+        pushes,
+        follower,
+        foreign,
+        publisher_parts,
+    )
+
+
+def _build_govc(config: Config, git: GitBackend, contents: Contents) -> GovcStore:
+    settings = GovcSettings.from_config(config)
+    cursors = CursorStore(git, settings.url, settings.repo_name)
+    return GovcStore(GovcBackend(settings, contents), cursors, config)
+
+
+async def _find_exact_last(parts: Parts, state: StateReader, writer_id: str) -> int:
+    """Ask the primary for a group that it has and the branch has not: a crash came between the two."""
+    govc, settled = parts.govc, parts.published.settled_seq
+    if govc is None or not parts.stores.govc_is_primary or not state.ops_after(settled, 1):
+        return 0
+    with trio.move_on_after(_FIRST_LOOK_S):
+        try:
+            await govc.connect()
+            newest = await govc.call("log", lambda: govc.backend.log(64), timeout_s=_FIRST_LOOK_S)
+        except CaiaError:
+            return 0
+        return find_unfinished(newest, writer_id, settled)
+    return 0
+
+
+async def _run(channel: Channel, parts: Parts, publisher: Publisher) -> None:
+    def compose() -> StoreReport:
+        return _compose_report(parts, publisher)
+
+    reporter = reports.Reporter(compose, channel.send)
+    publisher.changed = reporter.changed
+    service = Service(
+        channel,
+        published=parts.published,
+        publisher=publisher,
+        stores=parts.stores,
+        follower=parts.follower,
+        contents=parts.contents,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reporter.run)
+        nursery.start_soon(publisher.run)
+        nursery.start_soon(parts.follower.run)
+        if parts.govc is not None and parts.catch_up is not None:
+            parts.govc.changed = reporter.changed
+            parts.catch_up.progress = reporter.changed
+            nursery.start_soon(parts.catch_up.run)
+        await service.run()
+        nursery.cancel_scope.cancel()
+
+
+def _compose_report(parts: Parts, publisher: Publisher) -> StoreReport:
+    done = publisher.statistics()
+    published = parts.published
+    reasons = [done.reason] if done.reason else []
+    if done.coalescing:
+        reasons.append("too many versions wait: several may go into one commit")
+    oldest_s = (time.time_ns() - done.oldest_pending_ns) / 1e9 if done.oldest_pending_ns else 0.0
+    return StoreReport(
+        mode=parts.stores.mode,
+        backends={
+            "govc": parts.stores.govc_report(),
+            "git": parts.stores.git_report(published.commit),
+        },
+        reasons=tuple(reasons),
+        settled_seq=published.settled_seq,
+        last_seq=done.last_seq,
+        pending_ops=done.pending_ops,
+        oldest_pending_s=round(max(0.0, oldest_s), 3),
+        groups=done.groups,
+        documents_published=done.documents,
+        conflicts=done.conflicts + (parts.foreign.conflicts if parts.foreign else 0),
+        commit=published.commit,
+        tree=published.tree,
+        branch=parts.repository.branch_ref,
+        uptime_s=round(reports.uptime_s(), 1),
+        rss_bytes=reports.rss_bytes(),
+    )
+
+
+def _publisher_settings(config: Config, writer_id: str) -> PublisherSettings:
+    return PublisherSettings(
+        writer_id=writer_id,
+        limits=GroupLimits(
+            documents=config.group_max_documents,
+            size_bytes=config.group_max_bytes,
+            # Only govc's log carries the trailers that this bounds.
+            trailer_bytes=_TRAILER_BYTES if config.use_govc else 1 << 40,
+        ),
+        settle_s=config.commit_settle_s,
+        policy=config.commit,
+        interval_s=config.commit_interval_s,
+        pending_max=config.pending_max_versions,
+    )
+
+
+class _LateSource:
+    """The content source that the git backend is built with: it is part of what it is given later."""
+
+    _contents: Contents
+
+    def become(self, contents: Contents) -> None:
+        self._contents = contents
+
+    async def read(self, oid: ObjectId) -> bytes:
+        return await self._contents.read(oid)
+
+    async def read_range(self, oid: ObjectId, start: int, stop: int) -> bytes:
+        return await self._contents.read_range(oid, start, stop)
+
+    async def size(self, oid: ObjectId) -> int:
+        return await self._contents.size(oid)

@@ -1,0 +1,288 @@
+"""Takes in what somebody else committed to govc: reads it, merges it, publishes it to git, tells the mount.
+
+Used by `sync.follower`. All of it happens under `Published.lock` and `GovcStore.lock`, taken in this order.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from caiafs.backends.base import Revision
+from caiafs.backends.git.backend import GitBackend
+from caiafs.core.errors import Absent, Corrupt
+from caiafs.core.types import (
+    Change,
+    ChangeSet,
+    DocPath,
+    Entry,
+    ObjectId,
+    Signature,
+    blob_id,
+    display,
+)
+from caiafs.store.cursors import Cursor
+from caiafs.store.govc_store import GovcStore
+from caiafs.store.trailers import named_changes, to_ascii_line, writer_of
+from caiafs.sync import message as messages
+from caiafs.sync.contents import Contents
+from caiafs.sync.merge import MergeResult, Side, finish_merge, merge_text, plan_merge
+from caiafs.sync.published import Published
+from caiafs.sync.pushes import Pushes
+
+log = logging.getLogger(__name__)
+
+READ_STEP = 200
+_KNOWN_MAX = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignNews:
+    """What was taken in: paths that changed in the published tree, copies made."""
+
+    changes: tuple[Change, ...] = ()
+    conflicts: int = 0
+
+
+class ForeignCommits:
+    """Reads govc's log and takes in what is not ours."""
+
+    def __init__(
+        self,
+        govc: GovcStore,
+        git: GitBackend,
+        published: Published,
+        pushes: Pushes,
+        contents: Contents,
+        *,
+        writer_id: str,
+    ) -> None:
+        self._govc = govc
+        self._git = git
+        self._published = published
+        self._pushes = pushes
+        self._contents = contents
+        self._writer_id = writer_id
+        self.conflicts = 0
+
+    async def is_all_ours(self) -> bool:
+        """Look at govc's newest commits; note them and return True where none is somebody else's."""
+        async with self._govc.lock:
+            cursor = self._govc.cursor
+            if cursor is None or not self._govc.is_connected:
+                return True
+            since = await self._since(cursor)
+            if since is None or self._foreign(since):
+                return False
+            await self._note_seen(cursor, since)
+            return True
+
+    async def take(self, also: Iterable[DocPath] = ()) -> ForeignNews:
+        """Take in what is new in govc, and look at the paths in `also`; with `Published.lock` held."""
+        async with self._govc.lock:
+            cursor = self._govc.cursor
+            if cursor is None or not self._govc.is_connected:
+                return ForeignNews()
+            since = await self._since(cursor)
+            if since is None:
+                # It lost its head: catch-up finds out when it connects again.
+                self._govc.lose("govc came back with another state")
+                return ForeignNews()
+            foreign = self._foreign(since)
+            paths = set(also)
+            if foreign:
+                paths |= await self._changed_paths(cursor, since, foreign)
+            news = await self._take_paths(cursor, sorted(paths), foreign)
+            await self._note_seen(self._govc.cursor or cursor, since)
+            return news
+
+    async def _since(self, cursor: Cursor) -> tuple[Revision, ...] | None:
+        return await self._govc.revisions_since(cursor.head)
+
+    def _foreign(self, since: Sequence[Revision]) -> list[Revision]:
+        return [revision for revision in since if writer_of(revision.message) != self._writer_id]
+
+    async def _note_seen(self, cursor: Cursor, since: Sequence[Revision]) -> None:
+        if not since:
+            return
+        self._govc.newest_own = since[0].id
+        await self._govc.move_cursor(replace(cursor, head=since[0].id), save=False)
+
+    # --- which paths
+
+    async def _changed_paths(
+        self, cursor: Cursor, since: Sequence[Revision], foreign: Sequence[Revision]
+    ) -> set[DocPath]:
+        """Return the paths that foreign commits may have changed."""
+        paths: set[DocPath] = set()
+        unnamed: list[Revision] = []
+        for revision in foreign:
+            named = named_changes(revision.message)
+            if named is None:
+                unnamed.append(revision)
+            else:
+                paths.update(change.path for change in named)
+        if unnamed:
+            paths |= await self._unnamed_paths(cursor, since)
+        return paths
+
+    async def _unnamed_paths(self, cursor: Cursor, since: Sequence[Revision]) -> set[DocPath]:
+        if cursor.head is not None:
+            old, new = cursor.head, since[0].id
+            changed = await self._govc.call(
+                "diff",
+                lambda: self._govc.backend.changed_paths(old, new),
+                timeout_s=self._govc.deadline_s(100, 0),
+            )
+            if changed is not None:
+                return set(changed)
+        listing = await self._govc.call(
+            "list", self._govc.backend.listing, timeout_s=self._govc.deadline_s(5000, 0)
+        )
+        known = self._known_paths(cursor.tree)
+        return known | set(listing.entries)
+
+    def _known_paths(self, tree: ObjectId) -> set[DocPath]:
+        """Return what govc is known to hold, bounded: the real server shows no more than we ask for."""
+        found: set[DocPath] = set()
+        for path, _ in self._git.repository.reader.walk(tree):
+            found.add(path)
+            if len(found) >= _KNOWN_MAX:
+                log.warning("too many documents to look at each; `caiafs fetch` names the others")
+                break
+        return found
+
+    # --- taking them
+
+    async def _take_paths(
+        self, cursor: Cursor, paths: Sequence[DocPath], foreign: Sequence[Revision]
+    ) -> ForeignNews:
+        theirs: list[Change] = []
+        for start in range(0, len(paths), READ_STEP):
+            theirs += await self._read_step(cursor.tree, paths[start : start + READ_STEP])
+        if not theirs:
+            return ForeignNews()
+        try:
+            return await self._merge(cursor, theirs, foreign)
+        finally:
+            self._contents.release()
+
+    async def _read_step(self, tree: ObjectId, paths: Sequence[DocPath]) -> list[Change]:
+        """Return what differs at `paths` between govc and the cursor's tree, contents held."""
+        there = await self._govc.call(
+            "read",
+            lambda: self._govc.backend.current(paths),
+            timeout_s=self._govc.deadline_s(len(paths), 0),
+        )
+        reader = self._git.repository.reader
+        found = []
+        for path in paths:
+            item = reader.entry_at(tree, path)
+            known = item is not None and not item.is_dir
+            before = Entry(int(item.mode), item.oid) if item is not None and known else None
+            after = there.get(path)
+            if after is None and before is None:
+                continue
+            if (after is not None and not after.oid) or (before and before.same_content(after)):
+                continue
+            if after is not None and not reader.exists(after.oid):
+                after = await self._fetch(path)
+                if after is None:
+                    continue
+            found.append(Change(path, before, after))
+        return found
+
+    async def _fetch(self, path: DocPath) -> Entry | None:
+        """Read a document's content and hold it; None where that makes no sense."""
+        try:
+            document = await self._govc.call(
+                "read",
+                lambda: self._govc.backend.read(path),
+                timeout_s=self._govc.deadline_s(1, 64 << 20),
+            )
+        except (Corrupt, Absent) as exc:
+            log.warning("a document in govc cannot be read: %s", exc)
+            return None
+        if document is None:
+            return None
+        if blob_id(document.content) != document.entry.oid:
+            log.warning("govc gave %s with a content that is not its own", display(path))
+            return None
+        self._contents.hold({document.entry.oid: document.content})
+        return document.entry
+
+    async def _merge(
+        self, cursor: Cursor, theirs: list[Change], foreign: Sequence[Revision]
+    ) -> ForeignNews:
+        published = self._published
+        ours = await self._git.diff(cursor.tree, published.tree)
+        newest = max((revision.time_ns for revision in foreign), default=0)
+        result = self._decide(ours, theirs, newest)
+        author = Signature(*_author(foreign), newest)
+        seen = ChangeSet("", author, "", tuple(theirs))
+        if result.onto_ours:
+            text = _message(result.onto_ours, foreign)
+            change_set = ChangeSet("", author, text, result.onto_ours)
+            before = published.tree
+            built = await self._git.build(change_set, published.commit)
+            await self._git.advance(built, published.commit)
+            published.move(built.commit, built.tree)
+            conflicts = [conflict.copy_path for conflict in result.conflicts]
+            self.conflicts += len(conflicts)
+            await self._pushes.announce(
+                before, built.tree, built.commit, time_ns=newest, conflicts=conflicts
+            )
+        await self._govc.advance_cursor(cursor, seen, save=True)
+        moved = self._govc.cursor
+        if moved is not None and moved.tree == published.tree:
+            await self._govc.move_cursor(replace(moved, published=published.commit), save=True)
+        return ForeignNews(result.onto_ours, len(result.conflicts))
+
+    def _decide(
+        self, ours: Sequence[Change], theirs: Sequence[Change], theirs_time_ns: int
+    ) -> MergeResult:
+        # Theirs is in govc's log already, ours will come after it.
+        plan = plan_merge(
+            {change.path: change for change in ours},
+            {change.path: change for change in theirs},
+            later=Side.OURS,
+        )
+        merged: dict[DocPath, Entry] = {}
+        for item in plan.merges:
+            versions = [
+                self._contents.read_small(entry.oid)
+                for entry in (item.base, item.ours, item.theirs)
+            ]
+            base, our_text, their_text = versions
+            if base is None or our_text is None or their_text is None:
+                continue
+            text = merge_text(base, our_text, their_text, path=item.path)
+            if text is not None:
+                oid = blob_id(text)
+                self._contents.hold({oid: text})
+                merged[item.path] = Entry(item.mode, oid, len(text))
+        ours_time_ns = self._commit_time_ns()
+        return finish_merge(plan, merged, ours_time_ns=ours_time_ns, theirs_time_ns=theirs_time_ns)
+
+    def _commit_time_ns(self) -> int:
+        commit = self._published.commit
+        return 0 if commit is None else self._git.log_of.commit(commit).author.time_ns
+
+
+def _author(foreign: Sequence[Revision]) -> tuple[str, str]:
+    """Return the author of these commits, if it is one."""
+    authors = {(revision.author_name, revision.author_email) for revision in foreign}
+    if len(authors) != 1:
+        return "govc", "govc@localhost"
+    name, email = authors.pop()
+    return name or "govc", email or "govc@localhost"
+
+
+def _message(changes: tuple[Change, ...], foreign: Sequence[Revision]) -> str:
+    """Return the message of the commit that brings foreign commits here; theirs, where it is one."""
+    ids = "\n".join(f"Caiafs-Govc: {to_ascii_line(revision.id)}" for revision in foreign[:100])
+    if len(foreign) == 1:
+        text = foreign[0].message.rstrip("\n")
+        kept = "\n".join(line for line in text.split("\n") if not line.startswith("Caiafs-Change"))
+        return f"{kept.rstrip()}\n\n{ids}\n" if kept.strip() else f"Take in a commit\n\n{ids}\n"
+    subject, body = messages.describe(changes)
+    return "\n\n".join(part for part in (subject, body, ids) if part) + "\n"
