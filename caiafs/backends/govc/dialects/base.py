@@ -71,6 +71,11 @@ class Dialect(abc.ABC):
 class StagedDialect(Dialect):
     """A dialect of the real server: files are staged one by one, then committed."""
 
+    @property
+    @abc.abstractmethod
+    def loses_commits(self) -> bool:
+        """Whether two commits at once may leave one of them out of the log."""
+
     @abc.abstractmethod
     def plan_add(self, name: str, text: str, path: DocPath | None) -> Request:
         """Plan staging `text` as `name`; REQUEST_TOO_LARGE is an answer."""

@@ -44,6 +44,11 @@ class V1(StagedDialect):
         """Complete listings and diffs."""
         return Capabilities("rest-v1", lists=True, diffs=True, max_content_bytes=REQUEST_BYTES)
 
+    @property
+    def loses_commits(self) -> bool:
+        """Commits wait for each other."""
+        return False
+
     def plan_log(self, limit: int) -> Request:
         """Plan GET /log."""
         return Request("GET", f"{self._root}/log?limit={limit}", "log", expected=LOG_CODES)

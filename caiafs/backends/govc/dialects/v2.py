@@ -44,6 +44,11 @@ class V2(StagedDialect):
         """Neither complete listings nor diffs."""
         return Capabilities("rest-v2", lists=False, diffs=False, max_content_bytes=REQUEST_BYTES)
 
+    @property
+    def loses_commits(self) -> bool:
+        """Two commits at once may get the same parent; one is then in no log."""
+        return True
+
     def plan_log(self, limit: int) -> Request:
         """Plan GET /commits."""
         return Request("GET", f"{self._root}/commits?limit={limit}", "log", expected=LOG_CODES)
