@@ -159,7 +159,11 @@ def _operations(mount: MountProcess, link: StoreLink, origins: Mapping[str, str]
         mount=reporter.report,
         store=lambda: link.report,
     )
-    caia = CaiaDirectory(build_caia(sources, link), visible=config.caia_dir != "hidden")
+    caia = CaiaDirectory(
+        build_caia(sources, link),
+        visible=config.caia_dir == "visible",
+        moment=lambda: (id(link.report), mount.journal.last_seq),
+    )
     operations = CaiaOperations(
         mount.parts(),
         caia,

@@ -1,13 +1,16 @@
 """The virtual directory `.caia` at the kernel's side: inode numbers, handles, rendered contents.
 
-Used by fuse.operations. Each lookup renders under a fresh inode number with zero time-outs: under
-one number the kernel's size and content of different renderings mix (tried: stats.json said 10
-bytes while 60 were read). Nothing here waits except a write to the control file.
+Used by fuse.operations. Each rendering has an inode number of its own and zero time-outs: under one
+number the kernel's size and content of different renderings mix (tried: stats.json said 10 bytes
+while 60 were read). cp(1) looks a file up twice and refuses one whose number changed in between, so
+a rendering answers for half a second, unless something happened meanwhile. Nothing here waits
+except a write to the control file.
 """
 
 import os
 import stat
 import time
+from collections.abc import Callable, Hashable
 
 import pyfuse3
 
@@ -18,6 +21,8 @@ FIRST_INODE = 1 << 62
 """Above every inode number of a document, and below what a signed offset holds."""
 
 FIRST_HANDLE = 1 << 62
+
+_ANSWERS_FOR_NS = 500_000_000
 
 
 class _Shown:
@@ -32,13 +37,23 @@ class _Shown:
         self.lookups = 0
         self.handles = 0
 
+    @property
+    def age_ns(self) -> int:
+        """How long ago this was rendered."""
+        return time.time_ns() - self.time_ns
+
 
 class CaiaDirectory:
     """The directory, its files and their handles."""
 
-    def __init__(self, root: VirtualDirectory, *, visible: bool) -> None:
+    def __init__(
+        self, root: VirtualDirectory, *, visible: bool, moment: Callable[[], Hashable]
+    ) -> None:
+        """Serve `root`; while `moment` returns the same, a rendering may answer once more."""
         self.root = root
         self.visible = visible
+        self._moment = moment
+        self._newest: dict[bytes, tuple[int, Hashable]] = {}
         self._shown: dict[int, _Shown] = {}
         self._handles: dict[int, tuple[int, _Shown]] = {}
         self._next_inode = FIRST_INODE
@@ -61,11 +76,16 @@ class CaiaDirectory:
             raise NotFound("no such virtual file") from None
 
     def show(self, node: VirtualNode) -> pyfuse3.EntryAttributes:
-        """Return attributes of `node` under a new inode number that the kernel will forget."""
-        ino = self._next_inode
-        self._next_inode += 1
-        shown = self._shown[ino] = _Shown(node)
-        shown.lookups = 1
+        """Return attributes of `node`, under an inode number that the kernel will forget."""
+        moment = self._moment()
+        ino, when = self._newest.get(node.name, (0, None))
+        shown = self._shown.get(ino)
+        if shown is None or when != moment or shown.age_ns > _ANSWERS_FOR_NS:
+            ino = self._next_inode
+            self._next_inode += 1
+            shown = self._shown[ino] = _Shown(node)
+            self._newest[node.name] = (ino, moment)
+        shown.lookups += 1
         return _attributes(ino, shown)
 
     def lookup(self, parent: int, name: bytes) -> pyfuse3.EntryAttributes:
@@ -133,7 +153,7 @@ class CaiaDirectory:
                 continue
             entry = self.show(child)
             if not pyfuse3.readdir_reply(token, child.name, entry, position + 1):
-                del self._shown[entry.st_ino]
+                self.forget(entry.st_ino, 1)
                 return
 
     def release(self, fh: int) -> None:
