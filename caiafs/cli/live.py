@@ -3,9 +3,11 @@
 A hung mount process leaves its readers in a wait that only SIGKILL ends, so reading is a child's work.
 """
 
+import errno
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,21 @@ CAIA_XATTR = "user.caia.dir"
 """Extended attribute of the root that names the .caia directory where `caia_dir=` renamed it."""
 
 _READ_TIMEOUT_S = 10.0
+
+_READ = """
+import os, sys
+point, attribute, name = sys.argv[1:]
+try:
+    directory = os.getxattr(point, attribute).decode("utf-8", "surrogateescape")
+except OSError:
+    directory = ".caia"
+try:
+    with open(os.path.join(point, directory, name), "rb") as file:
+        sys.stdout.buffer.write(file.read())
+except OSError as exc:
+    sys.exit(f"{exc.errno}")
+"""
+"""What the child does; its error is the errno as text."""
 
 
 def find_caiafs(mountpoint: Path) -> Mount:
@@ -38,33 +55,28 @@ def read_virtual(mount: Mount, name: str) -> bytes:
     """Return the content of `.caia/<name>`.
 
     Raises:
-        ConfigError: the mount process is dead or does not answer.
+        DeadMount: the mount process is gone.
+        ConfigError: it does not answer, or has no such file.
     """
+    command = [sys.executable, "-I", "-c", _READ, str(mount.point), CAIA_XATTR, name]
     try:
-        done = subprocess.run(
-            ["cat", "--", caia_directory(mount) / name],
-            capture_output=True,
-            check=False,
-            timeout=_READ_TIMEOUT_S,
-            env={"LC_ALL": "C", "PATH": os.defpath},
-        )
+        done = subprocess.run(command, capture_output=True, check=False, timeout=_READ_TIMEOUT_S)
     except subprocess.TimeoutExpired as exc:
         raise ConfigError(
             f"the mount process of {mount.point} does not answer", exit_code=ExitCode.FAILURE
         ) from exc
-    if done.returncode:
-        raise _unreadable(mount, done.stderr)
-    return done.stdout
-
-
-def _unreadable(mount: Mount, stderr: bytes) -> ConfigError:
-    said = stderr.decode("utf-8", "replace").strip()
-    if "not connected" in said or "Software caused" in said:
-        return DeadMount(
+    if done.returncode == 0:
+        return done.stdout
+    number = int(done.stderr) if done.stderr.strip().isdigit() else errno.EIO
+    if number in {errno.ENOTCONN, errno.ECONNABORTED}:
+        raise DeadMount(
             f"the mount process of {mount.point} is dead; caiafs umount {mount.point} detaches it",
             exit_code=ExitCode.MOUNTPOINT,
         )
-    return ConfigError(said.removeprefix("cat: "), exit_code=ExitCode.FAILURE)
+    raise ConfigError(
+        f"cannot read .caia/{name} of {mount.point}: {os.strerror(number)}",
+        exit_code=ExitCode.FAILURE,
+    )
 
 
 class DeadMount(ConfigError):

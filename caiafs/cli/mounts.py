@@ -41,11 +41,11 @@ def _unescape(field: bytes) -> str:
 def find_mount(path: Path) -> Mount | None:
     """Return what is mounted on `path`, None where nothing is. A link to a mount point counts."""
     mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_bytes())
-    for candidate in (resolve_parent(path), Path(os.path.realpath(path))):
-        for mount in reversed(mounts):
-            if mount.point == candidate:
-                return mount
-    return None
+    return _on(resolve_parent(path), mounts) or _on(Path(os.path.realpath(path)), mounts)
+
+
+def _on(point: Path, mounts: list[Mount]) -> Mount | None:
+    return next((mount for mount in reversed(mounts) if mount.point == point), None)
 
 
 def resolve_parent(path: Path) -> Path:

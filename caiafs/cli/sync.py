@@ -4,6 +4,7 @@ import errno
 import queue
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from caiafs.core.durations import format_duration
 from caiafs.core.errors import CaiaError, ConfigError
 
 _PROGRESS_S = 0.5
+_SLACK_S = 15.0
 _INCOMPLETE = frozenset({errno.ETIMEDOUT, errno.EIO, errno.EACCES, errno.ESTALE})
 
 
@@ -33,7 +35,8 @@ def run(argv: list[str], environ: Mapping[str, str]) -> int:
     parser.add_argument("--timeout", type=duration, default=60.0, metavar="DURATION")
     parsed = parser.parse(argv)
     mount = find_caiafs(parsed.mountpoint)
-    error = _ask(mount, f"sync {format_duration(parsed.timeout)}\n".encode())
+    command = f"sync {format_duration(parsed.timeout)}\n".encode()
+    error = _ask(mount, command, timeout_s=parsed.timeout + _SLACK_S)
     if error is None:
         print("every store has everything")
         return ExitCode.OK
@@ -48,8 +51,13 @@ def run(argv: list[str], environ: Mapping[str, str]) -> int:
     return ExitCode.INCOMPLETE
 
 
-def _ask(mount: Mount, command: bytes) -> OSError | None:
-    """Write `command` and show progress until it is done; return its error."""
+def _ask(mount: Mount, command: bytes, *, timeout_s: float) -> OSError | None:
+    """Write `command` and show progress until it is done; return its error.
+
+    Raises:
+        ConfigError: no answer within `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
     answers: queue.Queue[OSError | None] = queue.Queue()
 
     def write() -> None:
@@ -63,7 +71,7 @@ def _ask(mount: Mount, command: bytes) -> OSError | None:
     # The write waits in the kernel, where only its end or ours frees it; a daemon thread lets Ctrl-C through.
     threading.Thread(target=write, daemon=True).start()
     shown = False
-    while True:
+    while time.monotonic() < deadline:
         try:
             answer = answers.get(timeout=_PROGRESS_S)
         except queue.Empty:
@@ -72,6 +80,7 @@ def _ask(mount: Mount, command: bytes) -> OSError | None:
         if shown:
             sys.stderr.write("\r\033[K")
         return answer
+    raise ConfigError(f"the mount process of {mount.point} does not answer", exit_code=1)
 
 
 def _show_progress(mount: Mount) -> bool:

@@ -20,6 +20,7 @@ from caiafs.core.errors import ConfigError
 from caiafs.core.locations import LAST_UNMOUNT_NAME
 
 _SHOWN_USERS = 5
+_DETACH_TIMEOUT_S = 30.0  # dirty pages are written first
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +92,9 @@ def detach(mount: Mount, *, lazy: bool = False) -> None:
     Raises:
         ConfigError: it is busy (with who uses it), or this user may not.
     """
-    flags = ["-u", "-z"] if lazy else ["-u"]
-    done = subprocess.run(
-        ["fusermount3", *flags, "--", mount.point], capture_output=True, text=True, check=False
-    )
+    done = _run(["fusermount3", "-uz" if lazy else "-u", "--", str(mount.point)])
     if done.returncode and os.geteuid() == 0 and shutil.which("umount"):
-        flags = ["-l"] if lazy else []
-        done = subprocess.run(
-            ["umount", *flags, "--", mount.point], capture_output=True, text=True, check=False
-        )
+        done = _run(["umount", *(["-l"] if lazy else []), "--", str(mount.point)])
     if not done.returncode:
         return
     if "busy" in done.stderr:
@@ -107,6 +102,19 @@ def detach(mount: Mount, *, lazy: bool = False) -> None:
     raise ConfigError(
         f"cannot unmount {mount.point}: {done.stderr.strip()}", exit_code=ExitCode.FAILURE
     )
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=_DETACH_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise ConfigError(
+            f"{command[0]} does not end: the mount process hangs; fusermount3 -uz {command[-1]} detaches the"
+            " mount, and what is saved is kept",
+            exit_code=ExitCode.FAILURE,
+        ) from exc
 
 
 def _busy(mount: Mount) -> str:
