@@ -162,7 +162,7 @@ def _operations(mount: MountProcess, link: StoreLink, origins: Mapping[str, str]
     caia = CaiaDirectory(
         build_caia(sources, link),
         visible=config.caia_dir == "visible",
-        moment=lambda: (id(link.report), mount.journal.last_seq),
+        moment=lambda: (id(link.report), operations.changes),
     )
     operations = CaiaOperations(
         mount.parts(),

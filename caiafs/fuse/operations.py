@@ -74,6 +74,7 @@ class CaiaOperations(pyfuse3.Operations):
         self._presentation = presentation
         self.read_only = read_only
         self.broken_requests = 0
+        self.changes = 0
         names = (
             name for name, method in vars(type(self)).items() if hasattr(method, "__wrapped__")
         )
@@ -93,6 +94,7 @@ class CaiaOperations(pyfuse3.Operations):
         """Return `parent` if `name` in it may be changed."""
         if self.read_only:
             raise ReadOnly("the mount takes no changes")
+        self.changes += 1
         if parent >= 1 << 62 or (parent == ROOT_INODE and name == self._caia.root.name):
             raise NotPermitted("the virtual directory cannot be changed")
         return InodeNo(parent)
@@ -261,6 +263,7 @@ class CaiaOperations(pyfuse3.Operations):
             return self._caia.open(inode, flags)
         if self.read_only and flags & (os.O_ACCMODE | os.O_TRUNC):
             raise ReadOnly("the mount takes no changes")
+        self.changes += flags & os.O_ACCMODE != os.O_RDONLY
         handle = self._files.open(InodeNo(inode), flags, caller(ctx))
         # What changes from outside gets a new inode, so the pages of this one stay right.
         return FileInfo(fh=FileHandleT(handle), keep_cache=True)
