@@ -64,11 +64,13 @@ def test_mount_point_already_mounted(caia: Mount, tmp_path: Path):
 
     assert done.returncode == ExitCode.MOUNTPOINT
     assert "already mounted" in done.stderr
-    assert caia.health()["status"] == "ok"
+    caia.wait_health("ok")
 
 
 def test_repository_already_mounted_elsewhere(caia: Mount, mnt: Path):
-    refused(caia.repo, mnt, "-o", "unmount_grace=0s", code=ExitCode.BUSY, says=[str(caia.repo)])
+    refused(
+        caia.repo, mnt, "-o", "unmount_grace=0s", code=ExitCode.BUSY, says=["holds the repository"]
+    )
 
 
 def test_repository_that_is_a_file(tmp_path: Path, mnt: Path):

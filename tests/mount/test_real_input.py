@@ -86,7 +86,7 @@ def test_real_documents_agree_in_mount_and_clone(caia: Mount, documents: Path, t
 
     check_agreement(caia, tmp_path)
     assert caia.git("fsck", "--strict") == ""
-    assert caia.health()["status"] == "ok"
+    caia.wait_health("ok")
 
 
 @pytest.mark.govc

@@ -6,6 +6,7 @@ import pytest
 
 from tests.conftest import MountFactory
 from tests.support.mount import Mount, git
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
 
@@ -121,7 +122,9 @@ def test_foreign_commit_is_seen_at_the_next_mount(mount_caia: MountFactory, work
 
     caia.start()
 
-    assert (caia / "README.md").read_text() == "Edited elsewhere.\n"
+    wait_until(
+        lambda: (caia / "README.md").read_text() == "Edited elsewhere.\n", "the foreign change"
+    )
 
 
 def test_large_repository_mounts_without_walking_it(mount_caia: MountFactory, tmp_path: Path):
@@ -147,4 +150,5 @@ def test_two_mounts_of_two_repositories_side_by_side(mount_caia: MountFactory):
     (second / "doc").write_text("second")
 
     assert (first / "doc").read_text() == "first"
-    assert first.health()["status"] == second.health()["status"] == "ok"
+    first.wait_health("ok")
+    second.wait_health("ok")

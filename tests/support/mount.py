@@ -239,7 +239,7 @@ class Mount:
         except AssertionError as exc:
             raise AssertionError(f"{exc}; it says {self.health()}") from exc
 
-    def sync(self, *, timeout_s: float = 60.0) -> None:
+    def sync(self, *, timeout_s: float = 25.0) -> None:
         """Return when every configured store has everything."""
         control = os.open(self.path / ".caia" / "control", os.O_WRONLY)
         try:
