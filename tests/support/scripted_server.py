@@ -1,5 +1,6 @@
 """A server that answers what a test wrote down: bytes on a real socket, nothing understood."""
 
+import ssl
 from collections.abc import Callable
 
 import trio
@@ -17,7 +18,8 @@ def http(status: int, body: bytes = b"{}", **headers: str) -> bytes:
 class ScriptedServer:
     """Answers requests in turn from `script`, the last one for ever; b"" hangs up, None never answers."""
 
-    def __init__(self, *script: Answer | None) -> None:
+    def __init__(self, *script: Answer | None, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.script = list(script)
         self.requests: list[bytes] = []
         self.port = 0
@@ -31,7 +33,10 @@ class ScriptedServer:
         self.port = listeners[0].socket.getsockname()[1]
         await trio.serve_listeners(self._serve, listeners, task_status=task_status)
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
+    async def _serve(self, plain: trio.SocketStream) -> None:
+        stream: trio.abc.Stream = plain
+        if self._tls is not None:
+            stream = trio.SSLStream(plain, self._tls, server_side=True, https_compatible=True)
         try:
             async with stream:
                 while request := await self._receive(stream):
@@ -46,7 +51,7 @@ class ScriptedServer:
         except trio.BrokenResourceError:
             pass
 
-    async def _receive(self, stream: trio.SocketStream) -> bytes:
+    async def _receive(self, stream: trio.abc.Stream) -> bytes:
         received = b""
         while b"\r\n\r\n" not in received:
             chunk = await stream.receive_some()

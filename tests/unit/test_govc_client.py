@@ -3,6 +3,8 @@
 import gzip
 import json
 import logging
+import ssl
+import subprocess
 import zlib
 
 import pytest
@@ -16,6 +18,7 @@ from caiafs.backends.govc.wire import Request
 from caiafs.core.errors import Corrupt, DeadlineExceeded, Misconfigured, Refused, Unreachable
 from caiafs.core.types import DocPath
 from tests.support.govc_documents import Contents
+from tests.support.requirements import require_tool
 from tests.support.scripted_server import ScriptedServer, http
 
 GET = Request("GET", "/api/x", "read", path=DocPath(b"the/path"))
@@ -295,3 +298,40 @@ async def test_a_log_that_makes_no_sense_is_refused(serve, body):
 
     with pytest.raises(Corrupt):
         await Reader(govc, V2("docs")).log(5)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """Return a self-signed certificate of 127.0.0.1 with its key, in one file."""
+    require_tool("openssl")
+    where = tmp_path_factory.mktemp("tls") / "server.pem"
+    options = (
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=127.0.0.1"
+    )
+    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    files = ["-keyout", where, "-out", f"{where}.crt"]
+    subprocess.run(["openssl", *options.split(), *names, *files], check=True, capture_output=True)
+    where.write_bytes(where.read_bytes() + where.with_name("server.pem.crt").read_bytes())
+    return where
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_a_server_is_believed_only_with_a_certificate_of_our_authority(
+    nursery, certificate, trusted
+):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = ScriptedServer(http(200), tls=context)
+    await nursery.start(server.run)
+    url = server.url.replace("http:", "https:")
+    govc = GovcClient(GovcSettings(url, token="t", ca_file=certificate if trusted else None))
+
+    if trusted:
+        assert (await govc.send(GET)).status == 200
+    else:
+        with pytest.raises(Misconfigured, match="TLS"):
+            await govc.send(GET)
+        assert server.requests == []
+
+    await govc.aclose()
+    nursery.cancel_scope.cancel()

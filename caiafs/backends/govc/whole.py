@@ -4,7 +4,7 @@ A change set that is larger than a request may be goes as several commits, the l
 set's own operation id; parts of large documents come first, so that no document is ever seen without them.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 
 from caiafs.backends.base import CommitResult
 from caiafs.backends.govc import answers, codec, failures, texts
@@ -23,12 +23,44 @@ _FILE_OVERHEAD = 1024
 _TRIES = 100
 
 
-@dataclass
-class _Batch:
-    """Files for one request, as they gather."""
+class _NotTaken(Exception):
+    """A request of several came back with a code; the rest is not sent."""
 
-    files: list[FilePut] = field(default_factory=list)
-    size_bytes: int = 0
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.code)
+        self.answer = answer
+
+
+class _Sending:
+    """One pass over a change set: gathers files and sends a commit whenever a request is full."""
+
+    def __init__(self, send: "Send", budget_bytes: int) -> None:
+        self._send = send
+        self._budget_bytes = budget_bytes
+        self._files: list[FilePut] = []
+        self._size_bytes = 0
+        self._sent = 0
+
+    async def add(self, file: FilePut) -> None:
+        """Take one file, sending what came before where both do not fit."""
+        size = len(file.content) * 4 // 3 + len(file.name) + _FILE_OVERHEAD
+        if self._files and self._size_bytes + size > self._budget_bytes:
+            self._sent += 1
+            answer = await self._send(tuple(self._files), (), f"/{self._sent}")
+            if answer.code:
+                raise _NotTaken(answer)
+            self._files, self._size_bytes = [], 0
+        self._files.append(file)
+        self._size_bytes += size
+
+    async def finish(self, deletions: tuple[str, ...]) -> Answer | None:
+        """Send the last commit; None where there is nothing to commit at all."""
+        if not self._files and not deletions:
+            return None
+        return await self._send(tuple(self._files), deletions, "")
+
+
+Send = Callable[[tuple[FilePut, ...], tuple[str, ...], str], Awaitable[Answer]]
 
 
 class WholeWriter:
@@ -65,39 +97,30 @@ class WholeWriter:
 
     async def _send_all(self, change_set: ChangeSet, refused: dict[DocPath, str]) -> Answer | None:
         """Send as few requests as possible; return the last answer, or the first that is no success."""
-        batch = _Batch()
-        sent = 0
+
+        async def send(files: tuple[FilePut, ...], gone: tuple[str, ...], suffix: str) -> Answer:
+            return await self._send(change_set, files, gone, suffix)
+
+        sending = _Sending(send, self._limits.request_bytes // 2)
         deletions: list[str] = []
-        for change in change_set.changes:
-            if change.path in refused:
-                continue
-            if change.after is None:
-                deletions.append(encode_path(change.path, self._dialect.rules))
-                continue
-            try:
-                files = await self._files(change.path, change.after)
-            except Refused as exc:
-                refused[change.path] = exc.reason
-                continue
-            except (NotFound, Corrupt) as exc:
-                refused[change.path] = f"its content cannot be read here: {exc}"
-                continue
-            for file in files:
-                size = _wire_bytes(file)
-                if batch.files and batch.size_bytes + size > self._limits.request_bytes // 2:
-                    sent += 1
-                    answer = await self._send(change_set, batch, (), f"/{sent}")
-                    if answer.code:
-                        return answer
-                    batch = _Batch()
-                batch.files.append(file)
-                batch.size_bytes += size
-        if not batch.files and not deletions:
-            return None
-        return await self._send(change_set, batch, tuple(deletions), "")
+        try:
+            for change in change_set.changes:
+                if change.path in refused:
+                    continue
+                if change.after is None:
+                    deletions.append(encode_path(change.path, self._dialect.rules))
+                    continue
+                await self._put(change.path, change.after, sending, refused)
+            return await sending.finish(tuple(deletions))
+        except _NotTaken as stopped:
+            return stopped.answer
 
     async def _send(
-        self, change_set: ChangeSet, batch: _Batch, deletions: tuple[str, ...], suffix: str
+        self,
+        change_set: ChangeSet,
+        files: tuple[FilePut, ...],
+        deletions: tuple[str, ...],
+        suffix: str,
     ) -> Answer:
         message = change_set.message if not suffix else f"Part of {change_set.operation_id}"
         request = self._dialect.plan_commit(
@@ -105,7 +128,7 @@ class WholeWriter:
                 change_set.operation_id + suffix,
                 message.encode("utf-8", "replace").decode(),
                 texts.encode_author(change_set.author),
-                tuple(batch.files),
+                files,
                 deletions,
             )
         )
@@ -114,32 +137,49 @@ class WholeWriter:
             self._limits.learn(answer.payload, len(request.body or b""))
         return answer
 
-    async def _files(self, path: DocPath, entry: Entry) -> list[FilePut]:
-        """Return the files that stand for one document, parts first."""
+    async def _put(
+        self, path: DocPath, entry: Entry, sending: _Sending, refused: dict[DocPath, str]
+    ) -> None:
+        try:
+            await self._add(path, entry, sending)
+        except Refused as exc:
+            if exc.path != path:
+                raise  # a whole request, not this document
+            refused[path] = exc.reason
+        except (NotFound, Corrupt) as exc:
+            if isinstance(exc, Corrupt) and exc.backend == failures.GOVC:
+                raise
+            refused[path] = f"its content cannot be read here: {exc}"
+
+    async def _add(self, path: DocPath, entry: Entry, sending: _Sending) -> None:
+        """Add the files that stand for one document, parts first."""
         name = encode_path(path, self._dialect.rules)
         told = path if is_long(name) else None
         if entry.mode == GitMode.GITLINK:
-            return [_envelope(name, codec.Header(entry.mode, entry.oid, 0, "none", path=told))]
+            await sending.add(
+                _envelope(name, codec.Header(entry.mode, entry.oid, 0, "none", path=told))
+            )
+            return
         size = entry.size_bytes if entry.size_bytes >= 0 else await self._source.size(entry.oid)
-        if size <= self._limits.request_bytes // 4 and told is None:
-            return [FilePut(name, await self._source.read(entry.oid), entry.mode)]
         if size <= self._limits.request_bytes // 4:
-            text = codec.encode_content(entry.mode, await self._source.read(entry.oid), path=told)
-            return [FilePut(name, text.encode(), GitMode.FILE, ENVELOPE_KIND)]
+            await sending.add(_whole(name, entry.mode, await self._source.read(entry.oid), told))
+            return
         part_bytes = self._limits.part_bytes()
         if part_bytes is None:
             words = f"the server takes no request above {self._limits.request_bytes} bytes"
             raise Refused(words, path=path, reason=words, backend=failures.GOVC)
         header = codec.Header(entry.mode, entry.oid, size, "parts", part_bytes, told)
-        files: list[FilePut] = []
         for index in range(header.part_count):
             start = index * part_bytes
-            content = await self._source.read_range(entry.oid, start, min(start + part_bytes, size))
-            text = codec.encode_part(content)
-            files.append(
-                FilePut(codec.part_name(header, index), text.encode(), GitMode.FILE, PART_KIND)
+            stop = min(start + part_bytes, size)
+            content = await self._source.read_range(entry.oid, start, stop)
+            if len(content) != stop - start:
+                raise Corrupt(f"content {entry.oid} is shorter than its size says")
+            text = codec.encode_part(content).encode()
+            await sending.add(
+                FilePut(codec.part_name(header, index), text, GitMode.FILE, PART_KIND)
             )
-        return [*files, _envelope(name, header)]
+        await sending.add(_envelope(name, header))
 
     def _refuse(self, answer: Answer, change_set: ChangeSet, refused: dict[DocPath, str]) -> None:
         """Leave out the document that the answer names."""
@@ -156,8 +196,12 @@ class WholeWriter:
         )
 
 
-def _wire_bytes(file: FilePut) -> int:
-    return len(file.content) * 4 // 3 + len(file.name) + _FILE_OVERHEAD
+def _whole(name: str, mode: int, content: bytes, path: DocPath | None) -> FilePut:
+    """Return a document as one file; enveloped where only the envelope can hold its `path`."""
+    if path is None:
+        return FilePut(name, content, mode)
+    text = codec.encode_content(mode, content, path=path)
+    return FilePut(name, text.encode(), GitMode.FILE, ENVELOPE_KIND)
 
 
 def _envelope(name: str, header: codec.Header) -> FilePut:
