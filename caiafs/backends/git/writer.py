@@ -14,7 +14,7 @@ import trio
 
 from caiafs.backends.git.pack import NewObject, PackWriter, write_loose, write_pack
 from caiafs.backends.git.repository import Repository
-from caiafs.core.errors import Corrupt, Unreachable
+from caiafs.core.errors import Corrupt, NotFound, Unreachable
 from caiafs.core.types import ContentSource, ObjectId
 
 LOOSE_MAX_OBJECTS = 10
@@ -23,6 +23,7 @@ LOOSE_MAX_OBJECTS = 10
 STREAM_ABOVE_BYTES = 16 << 20
 _PIECE_BYTES = 4 << 20
 _TOUCH_INTERVAL_S = 60.0
+_VERIFY_MAX_BYTES = 1 << 20
 
 T = TypeVar("T")
 
@@ -37,13 +38,23 @@ class ObjectWriter:
         self._limiter = trio.CapacityLimiter(1)
 
     def freshen(self, oid: ObjectId) -> bool:
-        """Whether the object is here already; if so it counts as new, for a gc that runs meanwhile."""
+        """Whether the blob is here already; if so it counts as new, for a gc that runs meanwhile.
+
+        A loose one that is damaged is removed: the caller has the content and writes it again.
+        """
+        if not self._reader.exists(oid):
+            return False
         loose = self._object_dir / oid[:2] / oid[2:]
         try:
+            if self._reader.size(oid) <= _VERIFY_MAX_BYTES:
+                self._reader.read_blob(oid)
             os.utime(loose)
+        except NotFound:
+            return False
+        except Corrupt:
+            loose.unlink(missing_ok=True)
+            return False
         except OSError:
-            if not self._reader.exists(oid):
-                return False
             self._freshen_packs()
         return True
 
