@@ -129,7 +129,7 @@ async def test_nothing_to_commit_is_answered_by_looking(v2_server, backends, con
     await backend.connect()
     entries = {b"a": contents.put(b"1"), b"b": None}
     send = GovcClient.send
-    swept = []
+    swept: list[object] = []
 
     async def sweep_first(client, request):
         # Another client commits between our last file and our commit.
@@ -251,3 +251,16 @@ async def test_a_repository_name_the_server_refuses_is_told_before_anything_is_s
 
     with pytest.raises(Misconfigured, match="1 to 64 letters"):
         await backend.connect()
+
+
+async def test_v2_shows_what_is_staged_before_any_commit(v2_server, backends, contents):
+    backend = backends(v2_server)
+    await backend.connect()
+    post(v2_server, "/api/v2/repos/docs/files", {"path": "staged", "content": "theirs"})
+
+    seen = await backend.read(DocPath(b"staged"))
+    head = await backend.head()
+
+    assert seen is not None
+    assert seen.content == b"theirs"
+    assert head is None

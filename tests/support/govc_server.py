@@ -146,7 +146,7 @@ class GovcServer:
         bearer = {"Authorization": f"Bearer {self.login()}"}
         with urllib.request.urlopen(f"{self.url}/api/v1/auth/csrf-token", timeout=10) as reply:
             csrf = {"X-CSRF-Token": json.load(reply)["csrf_token"]}
-        fields = {"name": "test", "permissions": ["read", "write"]}
+        fields: dict[str, object] = {"name": "test", "permissions": ["read", "write"]}
         return str(self._post("/api/v1/apikeys", fields, **bearer, **csrf)["key"])
 
     def _post(self, target: str, fields: dict[str, object], **headers: str):
