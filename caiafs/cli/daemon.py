@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caiafs.cli.exits import ExitCode, exit_code
-from caiafs.core.errors import CaiaError
+from caiafs.core.errors import CaiaError, ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,11 @@ def _run_detached(serve: Serve, write_end: int, log_file: Path) -> None:
             return
         reported = True
         text = json.dumps({"code": int(started.code), "text": started.text})
-        with os.fdopen(write_end, "wb") as pipe:
-            pipe.write(text.encode())
+        try:
+            with os.fdopen(write_end, "wb") as pipe:
+                pipe.write(text.encode())
+        except BrokenPipeError as exc:  # Ctrl-C: whoever waited is gone, and wants no mount
+            raise ConfigError("the command that waited for the mount was ended") from exc
 
     try:
         os.chdir("/")

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from caiafs.cli.exits import ExitCode
 from tests.support.mount import caiafs_command, clean_environment, mounted_paths, run_caiafs
+from tests.support.requirements import require_root, require_tool
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
@@ -261,3 +263,26 @@ def test_a_mount_point_named_like_a_command_needs_mount(caia: Background, tmp_pa
 
     assert str(tmp_path / "status") in mounted_paths()
     assert run_caiafs("umount", tmp_path / "status").returncode == ExitCode.OK
+
+
+def test_options_of_fstab_arrive_through_the_helper_of_mount_8(caia: Background, tmp_path: Path):
+    require_root()
+    require_tool("mount.fuse3")
+    program = tmp_path / "bin" / "caiafs"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m caiafs.cli.main "$@"\n')
+    program.chmod(0o755)
+    path = f"{program.parent}:{os.environ['PATH']}"
+    options = "ro,nosuid,nodev,noatime,_netdev,user,x-systemd.automount,commit=close"
+
+    subprocess.run(
+        ["mount.fuse3", f"caiafs#{caia.repo}", caia.path, "-o", options],
+        env=clean_environment({"PATH": path}),
+        check=True,
+        timeout=60,
+    )
+
+    config = json.loads((caia.path / ".caia" / "config.json").read_bytes())
+    assert config["read_only"] == {"value": "true", "origin": "-o ro"}
+    assert config["commit"]["value"] == "close"
+    assert config["suid"]["value"] == "false"

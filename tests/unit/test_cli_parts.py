@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -106,6 +107,28 @@ class TestDaemon:
 
         assert started.code == ExitCode.FAILURE
         assert "ended before the mount answered" in started.text
+
+    def test_a_mount_that_nobody_waits_for_any_more_is_given_up(self, tmp_path: Path):
+        def serve(on_ready):
+            (tmp_path / "waiting").touch()
+            wait_until(lambda: (tmp_path / "go").exists(), "the test goes on")
+            try:
+                on_ready("up")
+            except ConfigError:
+                (tmp_path / "gave up").touch()
+                raise
+            return 0
+
+        command = os.fork()
+        if command == 0:
+            start(serve, tmp_path / "log")
+            os._exit(0)
+        wait_until((tmp_path / "waiting").exists, "the mount process starts")
+        os.kill(command, signal.SIGKILL)
+        os.waitpid(command, 0)
+        (tmp_path / "go").touch()
+
+        wait_until((tmp_path / "gave up").exists, "the mount process hears of it")
 
     def test_the_mount_process_has_no_terminal_and_no_directory(self, tmp_path: Path):
         def serve(on_ready):
