@@ -75,7 +75,9 @@ def _run_detached(serve: Serve, write_end: int, log_file: Path) -> None:
         report(Started(code or ExitCode.FAILURE, f"the mount ended at once; see {log_file}"))
     except CaiaError as exc:
         code = exit_code(exc)
-        log.exception("mount ended")
+        # Before the mount answers the caller is told, and the log may be that of a mount which lives.
+        if reported:
+            log.exception("mount ended")
         report(Started(code, str(exc)))
     except BaseException as exc:  # noqa: BLE001  # nothing above us could say it
         log.critical("mount process broke\n%s", traceback.format_exc())

@@ -62,10 +62,9 @@ def _server(settings: Settings) -> daemon.Serve:
         # Imported here: pyfuse3, trio and pygit2 take longer to load than --help takes to print.
         from caiafs import app
 
-        try:
-            return app.serve(config, settings.origins, on_ready=on_ready)
-        finally:
-            logging.getLogger(__name__).info("mount on %s ended", config.mountpoint)
+        code = app.serve(config, settings.origins, on_ready=on_ready)
+        logging.getLogger(__name__).info("mount on %s ended", config.mountpoint)
+        return code
 
     return serve
 

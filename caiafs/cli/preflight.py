@@ -1,6 +1,5 @@
 """What is checked before mounting: each failure is one line that says what to do, and its exit code."""
 
-import errno
 import os
 import pwd
 import shutil
@@ -9,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 from caiafs.cli.exits import ExitCode
-from caiafs.cli.mounts import find_mount
+from caiafs.cli.live import DeadMount, read_virtual
+from caiafs.cli.mounts import Mount, find_mount
 from caiafs.core.config import Config
 from caiafs.core.errors import ConfigError
 from caiafs.core.locations import is_repository, state_directory
@@ -83,7 +83,7 @@ def clear_mountpoint(mountpoint: Path) -> list[str]:
             f"{mountpoint} is already mounted ({mount.fstype} from {mount.source})",
             exit_code=ExitCode.MOUNTPOINT,
         )
-    if not _is_dead(mount.point):
+    if not _is_dead(mount):
         raise ConfigError(
             f"{mountpoint} is already mounted ({mount.source}); caiafs umount {mountpoint} ends it",
             exit_code=ExitCode.MOUNTPOINT,
@@ -99,11 +99,14 @@ def clear_mountpoint(mountpoint: Path) -> list[str]:
     return [f"detached the dead mount on {mountpoint}"]
 
 
-def _is_dead(point: Path) -> bool:
+def _is_dead(mount: Mount) -> bool:
+    # stat(2) would not tell: the kernel keeps the root's attributes after the process has died.
     try:
-        os.stat(point)  # Path.stat in 3.11 hides nothing, but says less
-    except OSError as exc:
-        return exc.errno in {errno.ENOTCONN, errno.ECONNABORTED}
+        read_virtual(mount, "version")
+    except DeadMount:
+        return True
+    except ConfigError:
+        return False
     return False
 
 
