@@ -7,6 +7,7 @@ bytes written through a handle since its file was last flushed or synced, and no
 import errno
 import mmap
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +101,8 @@ class Twin:
     def stat(self, name: str) -> None:
         def step(root: Path) -> tuple[int, int, int]:
             found = (root / name).lstat()
-            return found.st_mode, found.st_size, found.st_nlink
+            size = 0 if stat.S_ISDIR(found.st_mode) else found.st_size
+            return found.st_mode, size, found.st_nlink
 
         self.both(f"stat {name}", step)
 
@@ -121,7 +123,7 @@ class Twin:
     def open(self, slot: int, name: str, flags: int) -> None:
         if slot in self.handles:
             self.close(slot)
-        existed = (self.model / name).exists()
+        before = outcome(lambda root: (root / name).read_bytes(), self.model)
         real = outcome(lambda root: os.open(root / name, flags, 0o644), self.real)
         model = outcome(lambda root: os.open(root / name, flags, 0o644), self.model)
         if not isinstance(real, int) or not isinstance(model, int):
@@ -129,8 +131,11 @@ class Twin:
             return
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         self.handles[slot] = Open(real, model, name, writable)
-        if not existed or flags & os.O_TRUNC:
-            self._touched(model, created=not existed)
+        if not isinstance(before, bytes):
+            self._touched(model, created=True)
+        elif flags & os.O_TRUNC:
+            self._touched(model, created=False)
+            self._remember(os.fstat(model).st_ino, before)
 
     def pwrite(self, slot: int, offset: int, content: bytes) -> None:
         self._before(slot)

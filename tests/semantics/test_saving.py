@@ -196,6 +196,7 @@ def test_unmount_publishes_and_the_next_mount_does_the_rest(
     mount_caia: MountFactory, tmp_path: Path
 ):
     caia = mount_caia(options=["commit=fsync", "commit_max_age=1h"])
+    caia.expect_log("left to publish")
     (caia / "doc").write_text("pending")
     assert caia.commits() == []
 

@@ -7,6 +7,7 @@ knows what close(2) returned for. It creates, overwrites and replaces by rename,
 import hashlib
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -36,7 +37,9 @@ def main() -> None:
     folder, seed = Path(sys.argv[1]), int(sys.argv[2])
     chosen = random.Random(seed)
     count = 0
-    while True:
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
+    while not stopping:
         again = count and chosen.random() < 0.3
         number = chosen.randrange(count) if again else count
         path = folder / f"doc-{seed}-{number:05d}"
@@ -83,8 +86,8 @@ class Writer:
         wait_until(lambda: self.done >= count, f"{count} saves", timeout_s=60)
 
     def stop(self) -> None:
-        """End the program; afterwards `closed` and `versions` are final."""
-        self._process.kill()
+        """Let the program end its present save; afterwards `closed` and `versions` are final."""
+        self._process.terminate()
         self._process.wait(60)
         self._reader.join(60)
         assert self._process.stdout is not None
