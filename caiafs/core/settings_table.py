@@ -58,7 +58,12 @@ REPOSITORY = (
 )
 
 GOVC = (
-    Setting("use_govc", kinds.BOOLEAN, "store in govc too", env="CAIA_USE_GOVC"),
+    Setting(
+        "use_govc",
+        kinds.BOOLEAN,
+        "store in govc too; giving govc_url does it as well",
+        env="CAIA_USE_GOVC",
+    ),
     Setting("govc_url", kinds.URL, "address of the govc service", env="GOVC_SERVICE_URL"),
     Setting("govc_auth_token", kinds.SECRET, "JWT or API key", env="GOVC_AUTH_TOKEN", secret=True),
     Setting("govc_auth_token_file", kinds.PATH, "file with the JWT or API key"),

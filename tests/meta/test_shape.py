@@ -1,6 +1,7 @@
 """The code keeps its own house rules: sizes of modules and functions, who may print, who may read the environment."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,14 +22,19 @@ def relative(path: Path) -> str:
     return str(path.relative_to(PROJECT))
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
 
 def calls(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Attribute | ast.Name):
             yield ast.unparse(node)
 
@@ -55,7 +61,7 @@ def test_a_function_has_at_most_60_lines(path: Path):
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_a_module_says_in_its_first_line_what_it_is_for(path: Path):
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
 
     assert not tree.body or ast.get_docstring(tree)
 
@@ -71,7 +77,7 @@ def test_the_environment_is_read_in_one_place(path: Path):
 def test_no_module_brings_in_threads_or_another_event_loop(path: Path):
     imported = {
         name.name.partition(".")[0]
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Import)
         for name in node.names
     }
