@@ -105,9 +105,14 @@ def left(mount: Mount) -> list[str]:
     lines = []
     pending = stats.get("state", {}).get("pending_ops", 0)
     if pending:
-        lines.append(f"{pending} changes in no store yet")
+        lines.append(f"{_count(pending, 'change')} in no store yet")
     for name, backend in sorted(health.get("backends", {}).items()):
         if backend.get("behind"):
             why = "; ".join(backend.get("reasons", [])) or backend.get("last_error", "")
-            lines.append(f"{name} lacks {backend['behind']} documents{f' ({why})' if why else ''}")
+            lacking = f"{name} lacks {_count(backend['behind'], 'document')}"
+            lines.append(lacking + (f" ({why})" if why else ""))
     return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
