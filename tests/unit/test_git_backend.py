@@ -18,7 +18,8 @@ from caiafs.backends.git.log import (
     parse_trailers,
     unescape_path,
 )
-from caiafs.backends.git.pack import PackWriter, new_object, write_loose, write_pack
+from caiafs.backends.git.loose import write_loose
+from caiafs.backends.git.pack import PackWriter, new_object, write_pack
 from caiafs.backends.git.repository import open_repository
 from caiafs.backends.git.upkeep import MAX_PACKS
 from caiafs.backends.git.writer import STREAM_ABOVE_BYTES
@@ -241,6 +242,16 @@ async def test_many_packs_become_few_and_nothing_is_lost(backend, contents):
     assert head_documents(backend) == {b"a": b"1", b"b": b"2"}
 
 
+@pytest.mark.slow
+async def test_saves_without_a_pause_never_pile_up_packs(backend, contents):
+    for number in range(150):
+        await backend.commit(a_save({b"a/b/c/d": contents.put(b"%d" % number)}))
+
+    packs = list((backend.repository.write_dir / "pack").glob("*.pack"))
+    assert len(packs) < 40
+    assert head_documents(backend) == {b"a/b/c/d": b"149"}
+
+
 async def test_saves_go_on_while_the_user_collects_garbage(backend, contents, tmp_path):
     async def collect() -> None:
         for _ in range(4):
@@ -318,7 +329,8 @@ def test_objects_are_synced_before_they_get_their_names(tmp_path, write):
     trace = tmp_path / "trace"
     program = (
         "from pathlib import Path\n"
-        f"from caiafs.backends.git.pack import new_object, {write}\n"
+        "from caiafs.backends.git.loose import write_loose\n"
+        "from caiafs.backends.git.pack import new_object, write_pack\n"
         f"{write}(Path({str(repository.write_dir)!r}), [new_object(b'blob', b'x')])\n"
     )
     command = [require_tool("strace"), "-f", "-y", "-e", "trace=fsync,rename", "-o", str(trace)]

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
+from caiafs.backends.git.loose import write_loose
 from caiafs.backends.git.objects import ObjectReader
-from caiafs.backends.git.pack import write_loose, write_pack
+from caiafs.backends.git.pack import write_pack
 from caiafs.backends.git.refs import STALE_LOCK_S, RefLocked, RefUpdate
 from caiafs.backends.git.repository import open_repository
 from caiafs.core.errors import ConfigError, Corrupt, NotFound, RevisionConflict

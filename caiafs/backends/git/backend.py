@@ -7,6 +7,7 @@ blocks for longer runs in threads or in the git command. Writes of one instance 
 """
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from caiafs.backends.git.repository import Repository
 from caiafs.backends.git.trees import diff_trees, edit_tree
 from caiafs.backends.git.upkeep import needs_repack, repack
 from caiafs.backends.git.writer import STREAM_ABOVE_BYTES, ObjectWriter
-from caiafs.core.errors import Corrupt, NotFound, Refused, RevisionConflict, Unreachable
+from caiafs.core.errors import Corrupt, NotFound, Refused, RevisionConflict, StoreError, Unreachable
 from caiafs.core.types import (
     Change,
     ChangeSet,
@@ -40,6 +41,9 @@ _OPERATION_SEARCH_DEPTH = 512
 _COMMIT_ATTEMPTS = 20
 _LOCK_WAITS_S = (0.005, 0.02, 0.08, 0.2, 0.4, 0.8)
 _BATCH_BYTES = 32 << 20
+_UPKEEP_PACKS = 128  # saves never paused for so long that `maintain` was called
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -60,6 +64,14 @@ class BuiltCommit:
     refused: tuple[tuple[DocPath, str], ...] = ()
 
 
+@dataclass(slots=True)
+class _Known:
+    """The operations among the newest commits of `head`, and those committed since."""
+
+    head: ObjectId | None
+    operations: set[str | None]
+
+
 class GitBackend(Backend):
     """One repository as a store of documents."""
 
@@ -73,6 +85,7 @@ class GitBackend(Backend):
         self._writer = ObjectWriter(repository)
         self._lock = trio.Lock()
         self._threads = trio.CapacityLimiter(2)
+        self._known: _Known | None = None
 
     # --- the contract
 
@@ -119,8 +132,9 @@ class GitBackend(Backend):
         """
         for _ in range(_COMMIT_ATTEMPTS):
             parent = self.repository.head_commit()
-            done = await self._in_thread(self._find_operation, parent, change_set.operation_id)
-            if done:
+            if self._known is None or self._known.head != parent:
+                self._known = await self._in_thread(self._load_operations, parent)
+            if change_set.operation_id in self._known.operations:
                 return CommitResult(parent)
             built = await self.build(change_set, parent)
             if built.tree == self.repository.tree_of(parent):
@@ -129,6 +143,8 @@ class GitBackend(Backend):
                 await self.advance(built, parent)
             except RevisionConflict:
                 continue
+            self._known.operations.add(change_set.operation_id)
+            self._known.head = built.commit
             return CommitResult(built.commit, built.refused)
         raise Unreachable(
             "the branch moves faster than commits can be built", backend="git", operation="commit"
@@ -167,6 +183,8 @@ class GitBackend(Backend):
     async def build_merge(self, change_set: ChangeSet, parents: Sequence[ObjectId]) -> BuiltCommit:
         """As `build`, with several parents; the changes apply to the first one's tree."""
         parent = parents[0] if parents else None
+        if self._writer.packs_written > _UPKEEP_PACKS:
+            await self.maintain()
         async with self._lock:
             base = self.repository.tree_of(parent)
             refused, fresh = await self._store_contents(change_set.changes)
@@ -205,14 +223,19 @@ class GitBackend(Backend):
         await self._in_thread(self.repository.refs.update_all, updates)
 
     async def maintain(self) -> bool:
-        """Repack where that is due, and return whether it was; for an idle moment.
+        """Repack where that is due, and return whether it was done; for an idle moment.
 
-        Saves may go on meanwhile. A repository that is not written to is left alone.
+        Saves may go on meanwhile. Without idle moments `build` calls it every 128 packs. A repository that is not written to is left alone.
         """
+        self._writer.packs_written = 0
         due = await self._in_thread(needs_repack, self.repository.write_dir)
         if not due or self.repository.object_dir is not None:
             return False
-        await repack(self.repository.git_dir)
+        try:
+            await repack(self.repository.git_dir)
+        except StoreError as exc:
+            log.warning("repacking failed, the repository works on but slower: %s", exc)
+            return False
         return True
 
     async def diff(self, old_tree: ObjectId, new_tree: ObjectId) -> list[Change]:
@@ -284,13 +307,14 @@ class GitBackend(Backend):
                 refused.append((path, exc.reason))
                 changes = [change for change in changes if change.path != path]
 
-    def _find_operation(self, start: ObjectId | None, wanted: str) -> bool:
-        log = CommitLog(self.repository.new_reader())
-        return log.find_operation(start, wanted, limit=_OPERATION_SEARCH_DEPTH) is not None
+    def _load_operations(self, head: ObjectId | None) -> _Known:
+        history = CommitLog(self.repository.new_reader())
+        recent = itertools.islice(history.newest(head), _OPERATION_SEARCH_DEPTH)
+        return _Known(head, {record.operation_id for record in recent})
 
     def _newest_revisions(self, head: ObjectId | None, limit: int) -> tuple[Revision, ...]:
-        log = CommitLog(self.repository.new_reader())
-        return tuple(_revision(record) for record in itertools.islice(log.newest(head), limit))
+        history = CommitLog(self.repository.new_reader())
+        return tuple(_revision(record) for record in itertools.islice(history.newest(head), limit))
 
     def _list_documents(self, tree: ObjectId) -> dict[DocPath, Entry]:
         reader = self.repository.new_reader()

@@ -5,7 +5,6 @@ belong in a thread with a log of its own.
 """
 
 import heapq
-import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -183,13 +182,6 @@ class CommitLog:
     def merge_base(self, one: ObjectId, other: ObjectId) -> ObjectId | None:
         """Return the best common ancestor; None where the histories never met."""
         return self._reader.merge_base(one, other)
-
-    def find_operation(
-        self, start: ObjectId | None, wanted: str, *, limit: int
-    ) -> CommitRecord | None:
-        """Return the commit of operation `wanted` among the newest `limit`."""
-        recent = itertools.islice(self.newest(start), limit)
-        return next((record for record in recent if record.operation_id == wanted), None)
 
 
 def _format_signature(signature: Signature) -> str:

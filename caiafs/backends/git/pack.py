@@ -1,26 +1,24 @@
-"""Writing packs and loose objects that are on disk when the call returns.
+"""Writing packs that are on disk when the call returns; what an object is before it is written.
 
-Used by `writer` alone, in threads. libgit2 syncs nothing by itself, and with syncing on it spends 0.37-0.54 s on
+Used by `writer`, in threads. libgit2 syncs nothing by itself, and with syncing on it spends 0.37-0.54 s on
 1,000 blobs of 4 KiB; one pack takes a tenth of that. Formats: gitformat-pack(5), gitformat-index version 2.
 No deltas: `git repack` makes them when it has the time.
 """
 
-import contextlib
 import hashlib
 import os
 import secrets
 import struct
 import zlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from caiafs.core.types import ObjectId
 
 _KIND_BITS = {b"commit": 1, b"tree": 2, b"blob": 3}
-_ZLIB_LEVEL = 1
+ZLIB_LEVEL = 1
 _LARGE_OFFSET = 1 << 31
-_OBJECT_FILE_MODE = 0o444
+OBJECT_FILE_MODE = 0o444
 
 
 class NewObject(NamedTuple):
@@ -34,7 +32,7 @@ class NewObject(NamedTuple):
 def new_object(kind: bytes, data: bytes) -> NewObject:
     """Return the object with its id."""
     return NewObject(
-        kind, ObjectId(hashlib.sha1(_loose_header(kind, len(data)) + data).hexdigest()), data
+        kind, ObjectId(hashlib.sha1(loose_header(kind, len(data)) + data).hexdigest()), data
     )
 
 
@@ -45,49 +43,6 @@ def sync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def write_loose(object_dir: Path, objects: Iterable[NewObject]) -> None:
-    """Write each object to a file of its own; those that are there are left alone.
-
-    All files are written before the first is synced: one journal commit then serves many.
-    """
-    written: list[tuple[int, Path, Path]] = []
-    try:
-        for item in objects:
-            target = object_dir / item.oid[:2] / item.oid[2:]
-            if target.exists():
-                os.utime(target)  # as git does: an old unreachable object is not pruned now
-                continue
-            temporary = object_dir / f"tmp_obj_{secrets.token_hex(8)}"
-            descriptor = os.open(
-                temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _OBJECT_FILE_MODE
-            )
-            written.append((descriptor, temporary, target))
-            header = _loose_header(item.kind, len(item.data))
-            _write_all(descriptor, zlib.compress(header + item.data, _ZLIB_LEVEL))
-        for descriptor, _, _ in written:
-            os.fsync(descriptor)
-        _publish_loose(object_dir, [(temporary, target) for _, temporary, target in written])
-    finally:
-        for descriptor, temporary, _ in written:
-            os.close(descriptor)
-            temporary.unlink(missing_ok=True)
-
-
-def _publish_loose(object_dir: Path, files: list[tuple[Path, Path]]) -> None:
-    directories = {target.parent for _, target in files}
-    made = False
-    for directory in directories:
-        with contextlib.suppress(FileExistsError):
-            directory.mkdir()
-            made = True
-    for temporary, target in files:
-        temporary.rename(target)
-    for directory in directories:
-        sync_path(directory)
-    if made:
-        sync_path(object_dir)
 
 
 class PackWriter:
@@ -107,20 +62,20 @@ class PackWriter:
         self._start = 0
         self._crc = 0
         self._digest = hashlib.sha1()
-        self._deflate = zlib.compressobj(_ZLIB_LEVEL)
+        self._deflate = zlib.compressobj(ZLIB_LEVEL)
         self._put(struct.pack(">4sII", b"PACK", 2, count))
 
     def add(self, item: NewObject) -> None:
         """Add an object that is in memory."""
         self._start, self._crc = self._offset, 0
-        self._put(_pack_header(item.kind, len(item.data)) + zlib.compress(item.data, _ZLIB_LEVEL))
+        self._put(_pack_header(item.kind, len(item.data)) + zlib.compress(item.data, ZLIB_LEVEL))
         self._index.append((bytes.fromhex(item.oid), self._crc, self._start))
 
     def begin(self, kind: bytes, size: int) -> None:
         """Begin an object of `size` bytes that comes in pieces."""
         self._start, self._crc = self._offset, 0
-        self._digest = hashlib.sha1(_loose_header(kind, size))
-        self._deflate = zlib.compressobj(_ZLIB_LEVEL)
+        self._digest = hashlib.sha1(loose_header(kind, size))
+        self._deflate = zlib.compressobj(ZLIB_LEVEL)
         self._put(_pack_header(kind, size))
 
     def feed(self, piece: bytes) -> None:
@@ -146,7 +101,7 @@ class PackWriter:
         index.write_bytes(_format_index(self._index, trailer))
         sync_path(index)
         for temporary, target in ((self._temporary, pack), (index, pack.with_suffix(".idx"))):
-            temporary.chmod(_OBJECT_FILE_MODE)
+            temporary.chmod(OBJECT_FILE_MODE)
             temporary.rename(target)
         sync_path(self._pack_dir)
         return pack
@@ -174,7 +129,8 @@ def write_pack(object_dir: Path, objects: list[NewObject]) -> Path:
         writer.abandon()
 
 
-def _loose_header(kind: bytes, size: int) -> bytes:
+def loose_header(kind: bytes, size: int) -> bytes:
+    """Return what stands before the content of a loose object, and what its id is made of."""
     return b"%s %d\0" % (kind, size)
 
 
@@ -221,9 +177,3 @@ def _format_index(entries: list[tuple[bytes, int, int]], pack_checksum: bytes) -
         )
     )
     return body + hashlib.sha1(body).digest()
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
