@@ -14,6 +14,7 @@ from typing import Protocol
 import trio
 import trio.lowlevel
 
+from caiafs.backends.base import Revision
 from caiafs.backends.git.backend import GitBackend
 from caiafs.backends.git.log import CommitRecord
 from caiafs.core.errors import CaiaError, Misconfigured, Unreachable
@@ -112,7 +113,7 @@ class CatchUp:
             try:
                 if not self._govc.is_connected:
                     await self._connect()
-                elif not self.is_current:
+                elif not self.is_current and not self._govc.ahead:
                     await self._step()
                 else:
                     await self._wait_work()
@@ -143,15 +144,32 @@ class CatchUp:
                 await trio.sleep(_UNMET_PAUSE_S)
                 return
             assert govc.cursor is not None, "they have met"
-            since = await govc.revisions_since(govc.cursor.head)
+            since = await govc.new_revisions()
             if since is None:
                 log.warning("govc lost what it had; it is filled again from git")
-                await govc.drop_cursor()
                 newest = await govc.call("head", govc.backend.head, timeout_s=10)
-                govc.cursor = Cursor(head=newest)
-                govc.use(head=newest)
-                return
-            govc.use(head=govc.cursor.head)
+                await govc.drop_cursor(Cursor(head=newest, newest=newest))
+            else:
+                govc.cursor = self._fast_forward(govc.cursor, since)
+            govc.use()
+
+    def _fast_forward(self, cursor: Cursor, since: Iterable[Revision]) -> Cursor:
+        """Return the cursor moved to the newest commit of ours that govc's log shows and the branch has.
+
+        It is not written at every group, so after a crash govc is ahead of it.
+        """
+        there = {str(found) for r in since if (found := operation_of(r.message)) is not None}
+        if not there:
+            return cursor
+        for _, record in zip(
+            range(_MET_SEARCH_GIT), self._git.log_of.newest(self._branch.commit), strict=False
+        ):
+            if record.oid == cursor.published:
+                break
+            found = operation_of(record.message)
+            if found is not None and str(found) in there:
+                return replace(cursor, tree=record.tree, published=record.oid)
+        return cursor
 
     async def _meet(self) -> bool:
         """Decide whether two stores without a cursor belong together."""
@@ -168,7 +186,7 @@ class CatchUp:
             return False
         govc.cursor = Cursor()
         if decision is Meeting.KNOWN:
-            govc.cursor = Cursor(head=newest[0].id)
+            govc.cursor = Cursor(head=newest[0].id, newest=newest[0].id)
         return True
 
     def _shares_history(self, messages: Iterable[str]) -> bool:
@@ -189,38 +207,47 @@ class CatchUp:
         async with govc.lock:
             cursor = govc.cursor
             assert cursor is not None, "it is connected"
-            commits = await self._commits_to_replay(cursor)
-            moved = await govc.has_moved()
-            if not moved:
-                if commits is not None:
-                    await self._replay(commits)
-                    return
-                foreign = await self._send_difference()
+            if govc.ahead or cursor.tree == self._branch.tree:
+                return
+            foreign: set[DocPath] = set()
+            if not await govc.has_moved():
+                govc.sending = True
+                try:
+                    foreign = await self._send(cursor)
+                finally:
+                    govc.sending = False
                 if not foreign:
                     return
-            else:
-                foreign = set()
         await self._take_foreign(foreign)
 
-    async def _commits_to_replay(self, cursor: Cursor) -> list[CommitRecord] | None:
+    async def _send(self, cursor: Cursor) -> set[DocPath]:
+        """Send what govc lacks; return paths where it has what we never saw, and stop there."""
+        commits = self._commits_to_replay(cursor)
+        if commits is None:
+            return await self._send_difference()
+        await self._replay(commits)
+        return set()
+
+    def _commits_to_replay(self, cursor: Cursor) -> list[CommitRecord] | None:
         """Return the commits that govc lacks, oldest first; None where a difference serves better."""
         head = self._branch.commit
-        if head is None or cursor.published is None:
-            return None
         history = self._git.log_of
-        if not history.is_ancestor(cursor.published, head):
+        base = cursor.published
+        if base is None and (cursor.tree != EMPTY_TREE or cursor.head is not None):
             return None
-        if history.commit(cursor.published).tree != cursor.tree:
+        if base is not None and (head is None or not history.is_ancestor(base, head)):
+            return None
+        if base is not None and history.commit(base).tree != cursor.tree:
             return None
         found: list[CommitRecord] = []
         oid: ObjectId | None = head
-        while oid is not None and oid != cursor.published:
+        while oid != base and oid is not None:
             if len(found) >= REPLAY_MAX_COMMITS:
                 return None
             record = history.commit(oid)
             found.append(record)
             oid = record.parents[0] if record.parents else None
-        return found[::-1] if oid == cursor.published else None
+        return found[::-1] if oid == base else None
 
     async def _replay(self, commits: Sequence[CommitRecord]) -> None:
         """Send commits one by one, as they are."""
@@ -348,7 +375,7 @@ class CatchUp:
             after = f"{change.after.mode:o} {change.after.oid}" if change.after else "-"
             digest.update(b"%s\0%s\0%s\n" % (change.path, before.encode(), after.encode()))
         # The head makes two identical steps at different times two operations.
-        digest.update(repr(self._govc.newest_own).encode())
+        digest.update(repr(self._govc.cursor.newest if self._govc.cursor else None).encode())
         return f"{self._writer_id}-diff-{digest.hexdigest()[:20]}"
 
 

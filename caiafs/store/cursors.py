@@ -15,7 +15,7 @@ from caiafs.core.errors import NotFound
 from caiafs.core.types import EMPTY_TREE, Change, ChangeSet, DocPath, ObjectId, Signature
 
 _REFUSED_MAX = 1000
-_FIELD = re.compile(r"^(Head|Published|Url|Repository|Dialect): (.*)$", re.MULTILINE)
+_FIELD = re.compile(r"^(Head|Newest|Published|Url|Repository|Dialect): (.*)$", re.MULTILINE)
 _REFUSED = re.compile(r"^Refused: ([0-9a-f]{40}) (\S+) (.*)$", re.MULTILINE)
 
 
@@ -34,13 +34,16 @@ class Cursor:
     Attributes:
         tree: what it holds; refused documents count as held.
         published: the commit of ours that has this tree; None where none has.
-        head: its newest commit that was looked at.
+        head: its newest commit up to which everything was looked at.
+        newest: the newest commit known to be there, ours after `head` among them; when it is gone, so
+            is what govc held.
         refused: documents it did not take.
     """
 
     tree: ObjectId = EMPTY_TREE
     published: ObjectId | None = None
     head: str | None = None
+    newest: str | None = None
     refused: dict[DocPath, RefusedContent] = field(default_factory=dict)
 
 
@@ -66,15 +69,16 @@ class CursorStore:
         except NotFound:
             return None
         fields = dict(_FIELD.findall(record.message))
-        published = fields.get("Published", "-")
+        published = _optional(fields.get("Published"))
         refused = {
             DocPath(unquote_to_bytes(path)): RefusedContent(ObjectId(oid), reason)
             for oid, path, reason in _REFUSED.findall(record.message)
         }
         cursor = Cursor(
             record.tree,
-            ObjectId(published) if published != "-" else None,
-            head if (head := fields.get("Head", "-")) != "-" else None,
+            ObjectId(published) if published else None,
+            _optional(fields.get("Head")),
+            _optional(fields.get("Newest")),
             refused,
         )
         self._base, self._saved = commit, cursor
@@ -88,6 +92,7 @@ class CursorStore:
             "What govc holds",
             "",
             f"Head: {cursor.head or '-'}",
+            f"Newest: {cursor.newest or '-'}",
             f"Published: {cursor.published or '-'}",
             f"Url: {self._url}",
             f"Repository: {self._repository}",
@@ -124,6 +129,10 @@ class CursorStore:
         """Forget the cursor: govc does not hold that tree any more."""
         await self._git.move_ref(self.ref, None, self._git.repository.refs.read(self.ref))
         self._base = self._saved = None
+
+
+def _optional(text: str | None) -> str | None:
+    return None if text in (None, "-") else text
 
 
 def _signature() -> Signature:

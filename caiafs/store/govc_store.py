@@ -48,10 +48,12 @@ class GovcStore:
         self.lock = trio.Lock()
         self.cursor: Cursor | None = None
         """None: not looked at yet, or it never met our repository."""
-        self.newest_own: str | None = None
-        """The newest commit of ours there, as far as nobody else committed since."""
         self.problem = ""
         self.misconfigured = False
+        self.ahead = False
+        """It may have a group that the branch has not yet: not the time to make it equal to the branch."""
+        self.sending = False
+        """Catch-up is sending: that takes a while."""
         self.unmet = ""
         """Why the two may not be mixed; empty when they may."""
         self.changed: Callable[[], None] = lambda: None
@@ -151,7 +153,7 @@ class GovcStore:
                 left_s = max(give_up - trio.current_time(), 0.05)
                 found = await self.call(operation, function, timeout_s=left_s)
                 if was_connected and not self._connected:
-                    self.use(head=self.newest_own)
+                    self.use()
                 return found
         raise AssertionError("stamina raises the last error")
 
@@ -179,14 +181,13 @@ class GovcStore:
             self.cursor = await self._cursors.load()
         return capabilities
 
-    def use(self, *, head: str | None) -> None:
-        """Govc is as the cursor says: use it."""
+    def use(self) -> None:
+        """Use it: govc is as the cursor says."""
         if self.problem or not self._connected:
             log.info("govc is connected (%s)", self.backend.capabilities.implementation)
         self._connected = True
         self.misconfigured = False
         self.problem = ""
-        self.newest_own = head
         self.changed()
 
     def lose(self, reason: str) -> None:
@@ -195,8 +196,15 @@ class GovcStore:
         self.problem = reason
         self.changed()
 
-    async def revisions_since(self, head: str | None) -> tuple[Revision, ...] | None:
-        """Return govc's commits after `head`, newest first; None where `head` is not in its log any more."""
+    async def new_revisions(self) -> tuple[Revision, ...] | None:
+        """Return govc's commits after the cursor's head, newest first; None where it lost what it had."""
+        cursor = self.cursor or Cursor()
+        found = await self._revisions_since(cursor.head)
+        if found is None or cursor.newest in (None, cursor.head):
+            return found
+        return found if any(revision.id == cursor.newest for revision in found) else None
+
+    async def _revisions_since(self, head: str | None) -> tuple[Revision, ...] | None:
         for limit in _LOG_STEPS:
             found = await self.call(
                 "log", partial(self.backend.log, limit), timeout_s=self.deadline_s(limit // 8, 0)
@@ -213,7 +221,7 @@ class GovcStore:
         head = await self.call(
             "head", self.backend.head, timeout_s=self._config.operation_timeout_s
         )
-        return head != self.newest_own
+        return head != (self.cursor or Cursor()).newest
 
     # --- writing
 
@@ -226,7 +234,6 @@ class GovcStore:
         result = await self.call_again(
             "commit", lambda: self.backend.commit(sent), timeout_s=timeout_s
         )
-        self.newest_own = result.revision
         assert self.cursor is not None, "nothing is sent before the two have met"
         refused = dict(self.cursor.refused)
         for change in change_set.changes:
@@ -237,7 +244,7 @@ class GovcStore:
             if wanted is not None:
                 log.warning("govc will not hold a document: %s", reason)
                 refused[path] = RefusedContent(wanted.oid, " ".join(reason.split()))
-        self.cursor = replace(self.cursor, refused=refused)
+        self.cursor = replace(self.cursor, newest=result.revision, refused=refused)
 
     async def move_cursor(self, cursor: Cursor, *, save: bool) -> None:
         """Note what govc holds now; on disk at once, or with the next save."""
@@ -256,10 +263,10 @@ class GovcStore:
             await self._cursors.save(self.cursor, self.backend.capabilities.implementation)
             self._saved_s = time.monotonic()
 
-    async def drop_cursor(self) -> None:
-        """Govc lost what it had: start from nothing, keeping our commits."""
+    async def drop_cursor(self, cursor: Cursor) -> None:
+        """Start again from `cursor`, which holds nothing: govc lost what it had."""
         await self._cursors.drop()
-        self.cursor = Cursor()
+        self.cursor = cursor
 
     async def aclose(self) -> None:
         """Save the cursor, close the connections."""

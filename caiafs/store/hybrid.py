@@ -70,18 +70,37 @@ class HybridStore:
         resent: bool,
     ) -> None:
         """Store a group where routing says, and move the branch; see `sync.publisher.Stores`."""
-        if self._govc is not None and self.govc_is_primary and not resent:
-            try:
-                await self._store_in_govc(self._govc, change_set, built, expected)
-                self._falls_back = False
-            except (Unreachable, Misconfigured) as exc:
-                if not self._config.enable_fallback:
-                    raise
-                if not self._falls_back:
-                    log.info("git takes what govc does not: %s", exc)
-                self._falls_back = True
-        async with self._git_meter.measure("commit"):
-            await self._git.advance(built, expected)
+        govc = self._govc if self.govc_is_primary else None
+        try:
+            if govc is not None and not resent:
+                await self._try_govc(govc, change_set, built, expected)
+            async with self._git_meter.measure("commit"):
+                await self._git.advance(built, expected)
+        except RevisionConflict:
+            raise  # it comes again, on another parent: govc stays ahead until then
+        except BaseException:
+            if govc is not None:
+                govc.ahead = False
+            raise
+        if govc is not None:
+            govc.ahead = False
+
+    async def _try_govc(
+        self,
+        govc: GovcStore,
+        change_set: ChangeSet,
+        built: BuiltCommit,
+        expected: ObjectId | None,
+    ) -> None:
+        try:
+            await self._store_in_govc(govc, change_set, built, expected)
+            self._falls_back = False
+        except (Unreachable, Misconfigured) as exc:
+            if not self._config.enable_fallback:
+                raise
+            if not self._falls_back:
+                log.info("git takes what govc does not: %s", exc)
+            self._falls_back = True
 
     async def _store_in_govc(
         self,
@@ -99,7 +118,7 @@ class HybridStore:
         if not govc.is_connected:
             reason = govc.unmet or govc.problem or "not connected yet"
             raise Unreachable(f"govc: {reason}", backend="govc", operation="commit")
-        if govc.lock.locked() or len(change_set.changes) > BATCH_DOCUMENTS * 10:
+        if govc.sending or len(change_set.changes) > BATCH_DOCUMENTS * 10:
             raise Unreachable("govc is busy", backend="govc", operation="commit")
         async with govc.lock:
             cursor = govc.cursor
@@ -109,6 +128,7 @@ class HybridStore:
                 raise RevisionConflict(
                     "somebody committed to govc", backend="govc", operation="commit"
                 )
+            govc.ahead = True
             refused = dict(built.refused)
             kept = tuple(c for c in change_set.changes if c.path not in refused)
             size_bytes = sum(max(c.after.size_bytes, 0) for c in kept if c.after is not None)
@@ -180,7 +200,7 @@ class HybridStore:
             condition=self._govc_condition(govc, reasons),
             breaker=govc.breaker.value,
             reasons=tuple(reasons),
-            head=govc.newest_own,
+            head=cursor.newest if cursor is not None else None,
             documents=govc.backend.documents,
             behind=behind,
             listing="complete" if capabilities.lists else "partial",

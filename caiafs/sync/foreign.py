@@ -70,7 +70,7 @@ class ForeignCommits:
             cursor = self._govc.cursor
             if cursor is None or not self._govc.is_connected:
                 return True
-            since = await self._since(cursor)
+            since = await self._govc.new_revisions()
             if since is None or self._foreign(since):
                 return False
             await self._note_seen(cursor, since)
@@ -82,7 +82,7 @@ class ForeignCommits:
             cursor = self._govc.cursor
             if cursor is None or not self._govc.is_connected:
                 return ForeignNews()
-            since = await self._since(cursor)
+            since = await self._govc.new_revisions()
             if since is None:
                 # It lost its head: catch-up finds out when it connects again.
                 self._govc.lose("govc came back with another state")
@@ -95,17 +95,14 @@ class ForeignCommits:
             await self._note_seen(self._govc.cursor or cursor, since)
             return news
 
-    async def _since(self, cursor: Cursor) -> tuple[Revision, ...] | None:
-        return await self._govc.revisions_since(cursor.head)
-
     def _foreign(self, since: Sequence[Revision]) -> list[Revision]:
         return [revision for revision in since if writer_of(revision.message) != self._writer_id]
 
     async def _note_seen(self, cursor: Cursor, since: Sequence[Revision]) -> None:
         if not since:
             return
-        self._govc.newest_own = since[0].id
-        await self._govc.move_cursor(replace(cursor, head=since[0].id), save=False)
+        newest = since[0].id
+        await self._govc.move_cursor(replace(cursor, head=newest, newest=newest), save=False)
 
     # --- which paths
 

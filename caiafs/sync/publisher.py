@@ -15,7 +15,7 @@ import trio
 
 from caiafs.backends.git.backend import BuiltCommit
 from caiafs.core.config import CommitPolicy
-from caiafs.core.errors import CaiaError, RevisionConflict
+from caiafs.core.errors import CaiaError, Misconfigured, RevisionConflict, Unreachable
 from caiafs.core.types import NO_OBJECT, Change, ChangeSet, DocPath, ObjectId
 from caiafs.link.messages import Changes, Due, Message, Settled, to_text
 from caiafs.state.ops import Op, OpKind
@@ -312,6 +312,10 @@ class Publisher:
                 resent = resent or exc.backend == "git"
                 await self._parts.take_in()
                 continue
+            except (Unreachable, Misconfigured):
+                # Unknown whether a store has it: it must come again as the same operation.
+                self._exact_last = group[-1].seq
+                raise
             self._published.move(built.commit, built.tree)
             self._groups += 1
             self._documents += len(plan.changes)

@@ -23,7 +23,7 @@ from caiafs.state import paths
 from caiafs.state.schema import PRAGMAS, SCHEMA
 
 WRITER = "0badcafe"
-WAIT_S = 40
+WAIT_S = 20
 
 
 class World:
