@@ -77,14 +77,20 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
     known = start.known_commit if start.known_commit != NO_OBJECT else None
     history = CommitLog(repository.reader)
     settled = max(start.settled_seq, find_settled(history, head, known, start.writer_id))
+    if known is not None and repository.reader.exists(known):
+        # Where the branch was taken back or replaced while nothing was mounted, it is merged like a push.
+        goes_on = head is not None and history.is_ancestor(known, head)
+        head = head if goes_on else known
     published = Published(head, repository.tree_of(head), settled)
-    pushes = Pushes(git, published, channel.send)
+    pushes = Pushes(git, published, contents, channel.send)
     parts = _build(channel, start, config, state, (git, contents, published, pushes))
     try:
         await channel.send(Ready(published.commit, published.tree, settled))
         before = known_tree(history, known)
         if before is not None and before != published.tree:
             await pushes.announce(before, published.tree, published.commit)
+        async with published.lock:
+            await pushes.take()
         exact_last = await _find_exact_last(parts, state, start.writer_id)
         settings = replace(_publisher_settings(config, start.writer_id), exact_last=exact_last)
         await _run(channel, parts, Publisher(settings, parts.publisher_parts))
@@ -234,7 +240,9 @@ def _compose_report(parts: Parts, publisher: Publisher) -> StoreReport:
         oldest_pending_s=round(max(0.0, oldest_s), 3),
         groups=done.groups,
         documents_published=done.documents,
-        conflicts=done.conflicts + (parts.foreign.conflicts if parts.foreign else 0),
+        conflicts=done.conflicts
+        + parts.pushes.conflicts
+        + (parts.foreign.conflicts if parts.foreign else 0),
         commit=published.commit,
         tree=published.tree,
         branch=parts.repository.branch_ref,

@@ -25,9 +25,9 @@ from caiafs.store.govc_store import GovcStore
 from caiafs.store.trailers import named_changes, to_ascii_line, writer_of
 from caiafs.sync import message as messages
 from caiafs.sync.contents import Contents
-from caiafs.sync.merge import MergeResult, Side, finish_merge, merge_text, plan_merge
 from caiafs.sync.published import Published
 from caiafs.sync.pushes import Pushes
+from caiafs.sync.tree_merge import merge_changes
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +213,14 @@ class ForeignCommits:
         published = self._published
         ours = await self._git.diff(cursor.tree, published.tree)
         newest = max((revision.time_ns for revision in foreign), default=0)
-        result = self._decide(ours, theirs, newest)
+        # Theirs is in govc's log already, ours will come after it.
+        result = merge_changes(
+            self._contents,
+            ours,
+            theirs,
+            ours_time_ns=self._commit_time_ns(),
+            theirs_time_ns=newest,
+        )
         author = Signature(*_author(foreign), newest)
         seen = ChangeSet("", author, "", tuple(theirs))
         if result.onto_ours:
@@ -233,32 +240,6 @@ class ForeignCommits:
         if moved is not None and moved.tree == published.tree:
             await self._govc.move_cursor(replace(moved, published=published.commit), save=True)
         return ForeignNews(result.onto_ours, len(result.conflicts))
-
-    def _decide(
-        self, ours: Sequence[Change], theirs: Sequence[Change], theirs_time_ns: int
-    ) -> MergeResult:
-        # Theirs is in govc's log already, ours will come after it.
-        plan = plan_merge(
-            {change.path: change for change in ours},
-            {change.path: change for change in theirs},
-            later=Side.OURS,
-        )
-        merged: dict[DocPath, Entry] = {}
-        for item in plan.merges:
-            versions = [
-                self._contents.read_small(entry.oid)
-                for entry in (item.base, item.ours, item.theirs)
-            ]
-            base, our_text, their_text = versions
-            if base is None or our_text is None or their_text is None:
-                continue
-            text = merge_text(base, our_text, their_text, path=item.path)
-            if text is not None:
-                oid = blob_id(text)
-                self._contents.hold({oid: text})
-                merged[item.path] = Entry(item.mode, oid, len(text))
-        ours_time_ns = self._commit_time_ns()
-        return finish_merge(plan, merged, ours_time_ns=ours_time_ns, theirs_time_ns=theirs_time_ns)
 
     def _commit_time_ns(self) -> int:
         commit = self._published.commit

@@ -1,6 +1,7 @@
-"""Takes in what somebody else did to the branch: a `git push`, a `git commit` in another work tree, a rewind.
+"""Takes in what somebody else did to the branch: a `git push`, a commit in another work tree, a rewind.
 
-Used by publisher and follower, with `Published.lock` held.
+Used by publisher and follower, with `Published.lock` held. A branch that goes on from ours is taken as it is; one that
+does not is merged, and where it was before stays under refs/caia/lost/.
 """
 
 import logging
@@ -8,40 +9,94 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from caiafs.backends.git.backend import GitBackend
 from caiafs.backends.git.trees import changed_tree_ids
-from caiafs.core.types import NO_OBJECT, Change, DocPath, ObjectId
+from caiafs.core.types import EMPTY_TREE, NO_OBJECT, Change, ChangeSet, DocPath, ObjectId
 from caiafs.link.messages import Changes, Message, to_text
+from caiafs.sync.contents import Contents
 from caiafs.sync.published import Published
 from caiafs.sync.publisher import split_changes
+from caiafs.sync.tree_merge import merge_changes
 
 log = logging.getLogger(__name__)
+
+LOST = "refs/caia/lost/"
 
 
 class Pushes:
     """Follows the branch."""
 
     def __init__(
-        self, git: GitBackend, published: Published, send: Callable[[Message], Awaitable[None]]
+        self,
+        git: GitBackend,
+        published: Published,
+        contents: Contents,
+        send: Callable[[Message], Awaitable[None]],
     ) -> None:
         self._git = git
         self._published = published
+        self._contents = contents
         self._send = send
+        self.conflicts = 0
 
     def has_moved(self) -> bool:
-        """Whether the branch is not where we left it; cheap."""
+        """Whether somebody moved the branch; cheap. Not while we may be moving it."""
         if self._published.lock.locked():
             return False
         return self._git.repository.head_commit() != self._published.commit
 
     async def take(self) -> bool:
-        """Take in the branch as it is now; return whether it had moved."""
+        """Take in the branch as it is now; return whether it had moved.
+
+        Raises:
+            RevisionConflict: it moved again meanwhile.
+        """
+        published = self._published
         head = self._git.repository.head_commit()
-        if head == self._published.commit:
+        ours = published.commit
+        if head == ours:
             return False
-        tree = self._git.repository.tree_of(head)
         log.info("somebody moved the branch to %s", head)
-        await self.announce(self._published.tree, tree, head)
-        self._published.move(head, tree)
+        if ours is None or (head is not None and self._git.log_of.is_ancestor(ours, head)):
+            await self._go_to(head)
+            return True
+        await self._git.move_ref(f"{LOST}{ours}", ours, None)
+        if head is None or self._git.log_of.is_ancestor(head, ours):
+            # Taken back: what was published goes on from there, and nothing changes for the mount.
+            await self._git.move_ref(self._git.repository.branch_ref, ours, head)
+            return True
+        await self._merge(head, ours)
         return True
+
+    async def _go_to(self, head: ObjectId | None) -> None:
+        before = self._published.tree
+        self._published.move(head, self._git.repository.tree_of(head))
+        await self.announce(before, self._published.tree, head)
+
+    async def _merge(self, head: ObjectId, ours: ObjectId) -> None:
+        """Commit the merge of a branch that went another way."""
+        git, history = self._git, self._git.log_of
+        base = history.merge_base(ours, head)
+        base_tree = git.repository.tree_of(base) if base is not None else EMPTY_TREE
+        theirs, mine = history.commit(head), history.commit(ours)
+        result = merge_changes(
+            self._contents,
+            await git.diff(base_tree, mine.tree),
+            await git.diff(base_tree, theirs.tree),
+            ours_time_ns=mine.author.time_ns,
+            theirs_time_ns=theirs.author.time_ns,
+        )
+        name = git.repository.branch_ref.removeprefix("refs/heads/")
+        change_set = ChangeSet(
+            "", mine.author, f"Merge what was pushed to {name}\n", result.onto_theirs
+        )
+        built = await git.build_merge(change_set, (head, ours))
+        await git.advance(built, head)
+        copies = [conflict.copy_path for conflict in result.conflicts]
+        self.conflicts += len(copies)
+        before = self._published.tree
+        self._published.move(built.commit, built.tree)
+        await self.announce(
+            before, built.tree, built.commit, time_ns=theirs.author.time_ns, conflicts=copies
+        )
 
     async def announce(
         self,

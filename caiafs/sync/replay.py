@@ -22,7 +22,9 @@ REGULAR = (GitMode.FILE, GitMode.EXECUTABLE)
 class TextMerge(Protocol):
     """Merges three versions of the document at `path`; None where they conflict."""
 
-    def __call__(self, path: DocPath, base: bytes, ours: bytes, theirs: bytes) -> bytes | None: ...
+    def __call__(self, path: DocPath, base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
+        """Return the merged text."""
+        ...
 
 
 class ConflictName(Protocol):

@@ -1,0 +1,41 @@
+"""Merges two sides' changes with the contents that it takes, ready to be committed.
+
+Used by `sync.foreign` (govc) and `sync.pushes` (the branch). What to do is decided in `sync.merge`; here the contents are
+read and what comes out of them is held for the commit.
+"""
+
+from collections.abc import Sequence
+
+from caiafs.core.types import Change, DocPath, Entry, blob_id
+from caiafs.sync.contents import Contents
+from caiafs.sync.merge import MergeResult, Side, finish_merge, merge_text, plan_merge
+
+
+def merge_changes(
+    contents: Contents,
+    ours: Sequence[Change],
+    theirs: Sequence[Change],
+    *,
+    ours_time_ns: int,
+    theirs_time_ns: int,
+) -> MergeResult:
+    """Merge two diffs of one base; ours comes later. Merged contents are held by `contents`."""
+    plan = plan_merge(
+        {change.path: change for change in ours},
+        {change.path: change for change in theirs},
+        later=Side.OURS,
+    )
+    merged: dict[DocPath, Entry] = {}
+    for item in plan.merges:
+        base, our_text, their_text = (
+            contents.read_small(entry.oid) for entry in (item.base, item.ours, item.theirs)
+        )
+        if base is None or our_text is None or their_text is None:
+            continue
+        text = merge_text(base, our_text, their_text, path=item.path)
+        if text is None:
+            continue
+        oid = blob_id(text)
+        contents.hold({oid: text})
+        merged[item.path] = Entry(item.mode, oid, len(text))
+    return finish_merge(plan, merged, ours_time_ns=ours_time_ns, theirs_time_ns=theirs_time_ns)
