@@ -12,6 +12,10 @@ from tests.support.govc_server import GovcServer, GovcServers, govc_servers
 from tests.support.mount import Mount
 from tests.support.requirements import require_fuse
 
+pytest.register_assert_rewrite(
+    "tests.model.oracle", "tests.mount.agreement", "tests.support.writer"
+)
+
 __all__ = ["govc_servers"]  # a fixture that lives beside its server
 
 MountFactory = Callable[..., Mount]

@@ -76,6 +76,8 @@ def work_on(root: Path) -> None:
     packages[0].rename(root / "moved package")
     packages[1].rename(packages[2] / "below another")
     shutil.rmtree(packages[3])
+    # Git has no empty directories: those that the deletions left would be all that differs.
+    subprocess.run(["find", root, "-mindepth", "1", "-type", "d", "-empty", "-delete"], check=True)
     (root / "new folder").mkdir()
     (root / "new folder" / "empty").touch()
 
@@ -85,7 +87,7 @@ def test_real_documents_agree_in_mount_and_clone(caia: Mount, documents: Path, t
     work_on(caia.path)
 
     check_agreement(caia, tmp_path)
-    assert caia.git("fsck", "--strict") == ""
+    assert caia.git("fsck", "--strict", "--no-dangling") == ""
     caia.wait_health("ok")
 
 
@@ -121,7 +123,7 @@ def test_real_documents_agree_after_govc_was_killed_in_the_middle_and_came_back_
 
     check_agreement(caia_on_govc, tmp_path, govc)
     caia_on_govc.wait_health("ok")
-    assert caia_on_govc.git("fsck", "--strict") == ""
+    assert caia_on_govc.git("fsck", "--strict", "--no-dangling") == ""
 
 
 @pytest.mark.govc
