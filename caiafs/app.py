@@ -140,6 +140,8 @@ async def _publish_rest(mount: MountProcess, link: StoreLink) -> None:
         with trio.move_on_after(_HASH_GRACE_S):
             await mount.hasher.wait_idle()
         mount.journal.commit()
+        with trio.move_on_after(mount.config.unmount_grace_s):
+            await link.process.wait_ready()
         stopped = await link.process.stop(mount.config.unmount_grace_s)
     pending = mount.journal.last_seq - link.settled_seq
     left = stopped.left if stopped is not None else {"git": pending}

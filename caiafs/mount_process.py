@@ -83,12 +83,7 @@ def build(
     cache = BlobCache(max_bytes=config.cache_bytes, max_entries=config.cache_entries)
     table = InodeTable(journal, repository.reader, now_ns=time.time_ns)
     contents = Contents(
-        journal,
-        spool,
-        objects=repository.reader,
-        loader=link,
-        cache=cache,
-        limits=Limits(inline_max=config.inline_max_bytes, small_object=config.small_object_bytes),
+        journal, spool, objects=repository.reader, loader=link, cache=cache, limits=_limits(config)
     )
     hasher = Hasher(journal, table, contents, spool)
     publication = Publication(
@@ -130,6 +125,10 @@ def build(
     built.files.on_released = built.remote.released
     link.tie(built)
     return built
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(inline_max=config.inline_max_bytes, small_object=config.small_object_bytes)
 
 
 def _policy(config: Config) -> FilePolicy:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from caiafs.core.errors import Absent, DeadlineExceeded, NotFound, Unreachable
-from caiafs.core.types import NO_OBJECT, DocPath, ObjectId
+from caiafs.core.types import NO_OBJECT, Change, DocPath, ObjectId
 from caiafs.link.codec import from_json
 from caiafs.link.messages import (
     Changes,
@@ -50,6 +50,7 @@ class StoreLink:
     def __init__(self, config_json: str) -> None:
         self._config_json = config_json
         self._mount: MountProcess | None = None
+        self._incoming: list[Change] = []
         self._loading: dict[ObjectId, trio.Event] = {}
         self.process = StoreProcess(self._start_message, self)
         self.report: StoreReport | None = None
@@ -86,14 +87,14 @@ class StoreLink:
 
     async def on_ready(self, message: Ready) -> None:
         """Forget what is settled, and say what is due."""
+        self._incoming.clear()
         await self._settle(message.settled_seq)
         self.process.notify(Due(self.mount.journal.last_seq))
 
     async def on_settled(self, message: Settled) -> None:
         """Forget what is settled."""
         await self._settle(message.last_seq)
-        if message.commit != NO_OBJECT:
-            self.mount.db.set_meta("known_commit", message.commit)
+        self._note_commit(message.commit)
 
     async def _settle(self, last_seq: int) -> None:
         if last_seq <= self.settled_seq:
@@ -103,12 +104,21 @@ class StoreLink:
         self.mount.db.set_meta("settled_seq", last_seq)
 
     async def on_changes(self, message: Changes) -> None:
-        """Take in what others wrote."""
+        """Take in what others wrote, once all messages of it are here."""
+        self._incoming += message.changes
+        if not message.is_last:
+            return
+        changes, self._incoming = self._incoming, []
         if message.commit_time_ns:
             self.mount.table.import_time_ns = message.commit_time_ns
         trees = {to_path(path): oid for path, oid in message.trees.items()}
-        await self.mount.remote.apply(message.changes, trees)
-        self.mount.db.set_meta("known_commit", message.commit)
+        await self.mount.remote.apply(changes, trees)
+        self._note_commit(message.commit)
+
+    def _note_commit(self, commit: ObjectId) -> None:
+        """Note that the state DB shows what `commit` brought; a restart compares from there."""
+        if commit != NO_OBJECT:
+            self.mount.db.set_meta("known_commit", commit)
 
     async def on_report(self, message: Report) -> None:
         """Keep the newest statistics."""

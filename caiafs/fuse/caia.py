@@ -7,6 +7,7 @@ a rendering answers for half a second, unless something happened meanwhile. Noth
 except a write to the control file.
 """
 
+import logging
 import os
 import stat
 import time
@@ -14,8 +15,10 @@ from collections.abc import Callable, Hashable
 
 import pyfuse3
 
-from caiafs.core.errors import IsADirectory, NotADirectory, NotFound, NotPermitted
+from caiafs.core.errors import CaiaError, IsADirectory, NotADirectory, NotFound, NotPermitted
 from caiafs.virtual.nodes import ControlFile, VirtualDirectory, VirtualFile, VirtualNode
+
+log = logging.getLogger(__name__)
 
 FIRST_INODE = 1 << 62
 """Above every inode number of a document, and below what a signed offset holds."""
@@ -141,10 +144,14 @@ class CaiaDirectory:
         return self._handles[fh][1].content[offset : offset + length]
 
     async def write(self, fh: int, content: bytes) -> int:
-        """Run a command."""
+        """Run a command; one that fails is the caller's to handle, the errno says why."""
         node = self._handles[fh][1].node
         assert isinstance(node, ControlFile), "only the control file opens for writing"
-        await node.write(bytes(content))
+        try:
+            await node.write(bytes(content))
+        except CaiaError as exc:
+            log.info("control: %s", exc)
+            raise pyfuse3.FUSEError(exc.errno) from exc
         return len(content)
 
     def readdir(self, fh: int, start: int, token: pyfuse3.ReaddirToken) -> None:

@@ -39,6 +39,9 @@ from caiafs.vfs.listing import Listings
 from caiafs.vfs.namespace import NAME_MAX, Namespace
 from caiafs.vfs.table import InodeTable
 
+DIRECTORY_XATTR = b"user.caia.dir"
+"""On the root: the name that `.caia` answers to in this mount."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -206,6 +209,8 @@ class CaiaOperations(pyfuse3.Operations):
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
         if CaiaDirectory.has_inode(inode):
             raise FUSEError(errno.ENODATA)
+        if inode == ROOT_INODE and name == DIRECTORY_XATTR:
+            return self._caia.root.name
         known = self._table.peek(InodeNo(inode))
         if known is not None and not known.flags & HAS_XATTRS:
             # The kernel asks for security.capability before most writes, and remembers nothing.

@@ -21,7 +21,9 @@ from caiafs.fuse.operations import CaiaOperations
 log = logging.getLogger(__name__)
 
 EXIT_NO_FUSE = 7
-_REQUESTS_BETWEEN_CHECKPOINTS = 64
+_REQUESTS_BETWEEN_CHECKPOINTS = 16
+_LINGER_MS = 0
+"""How long the loop waits for the next request before it looks at its other tasks."""
 
 
 def mount_options(config: Config) -> set[str]:
@@ -78,11 +80,12 @@ def stop_serving() -> None:
 
 
 def _poll_before_waiting() -> None:
-    """Look at the FUSE descriptor before trio's wait, which costs an epoll round and a reschedule.
+    """Wait briefly for the FUSE descriptor itself before trio's wait, which costs an epoll round.
 
-    A no-op request costs 23 µs instead of 38 (README "Design"). Every 64th request yields all the
-    same, so that other tasks run under load. pyfuse3 looks `trio.lowlevel.wait_readable` up in its
-    own module at each request; where a later version does not, this changes nothing.
+    A no-op request costs 23 µs instead of 38 (README "Design"). Every 16th request yields all the
+    same, so that other tasks run under load; without load they wait for a millisecond at most.
+    pyfuse3 looks `trio.lowlevel.wait_readable` up in its own module at each request; where a later
+    version does not, this changes nothing.
     """
     real = trio.lowlevel.wait_readable
     poll: Any = None
@@ -96,7 +99,7 @@ def _poll_before_waiting() -> None:
         served += 1
         if served % _REQUESTS_BETWEEN_CHECKPOINTS == 0:
             await trio.lowlevel.checkpoint()
-        if not poll.poll(0):
+        if not poll.poll(_LINGER_MS):
             await real(fd)
 
     lowlevel = types.SimpleNamespace(**vars(trio.lowlevel))

@@ -134,6 +134,7 @@ class Changes:
             tree id.
         commit_time_ns: time that new content shows as its mtime.
         conflicts: paths among `changes` that are conflict copies.
+        is_last: nothing more belongs to this commit; large ones come in several messages.
     """
 
     commit: ObjectId
@@ -142,6 +143,7 @@ class Changes:
     trees: dict[str, ObjectId] = field(default_factory=dict)
     commit_time_ns: int = 0
     conflicts: tuple[str, ...] = ()
+    is_last: bool = True
 
 
 @dataclass(frozen=True, slots=True)

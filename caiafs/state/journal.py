@@ -86,10 +86,9 @@ class Journal:
         self._rows[inode.ino] = inode
 
     def drop_inode(self, ino: InodeNo) -> None:
-        """Remove an inode's row and attributes with the next commit."""
+        """Remove an inode's row with the next commit."""
         self._rows.pop(ino, None)
         self._statements.append(("DELETE FROM inode WHERE ino=?", (ino,)))
-        self._statements.append(("DELETE FROM xattr WHERE ino=?", (ino,)))
 
     def put_dentry(self, parent: InodeNo, name: bytes, ino: InodeNo) -> None:
         """Put a name into a directory with the next commit."""

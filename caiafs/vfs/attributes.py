@@ -79,7 +79,8 @@ class Attributes:
             inode.mtime_ns = change.mtime_ns
         inode.ctime_ns = change.ctime_ns if change.ctime_ns is not None else time.time_ns()
         self._journal.touch(inode)
-        if change.is_times_only:
+        if change.is_times_only or (inode.dirty and inode.writers):
+            # Of a file that is being written the flush makes all durable, attributes too.
             self._journal.commit_within(BACKGROUND_DELAY_S)
         else:
             self._journal.commit()

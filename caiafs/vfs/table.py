@@ -22,7 +22,7 @@ from caiafs.core.types import (
     ObjectId,
 )
 from caiafs.state.journal import Journal
-from caiafs.vfs.inode import LOADED, Inode
+from caiafs.vfs.inode import HAS_XATTRS, LOADED, Inode
 
 _INODE_COLUMNS = (
     "i.ino, i.mode, i.uid, i.gid, i.rdev, i.nlink, i.size, i.atime_ns, i.mtime_ns, i.ctime_ns, "
@@ -237,6 +237,8 @@ class InodeTable:
     def drop(self, inode: Inode) -> None:
         """Remove an inode for good; its content is the caller's."""
         self._journal.drop_inode(inode.ino)
+        if inode.flags & HAS_XATTRS:
+            self._journal.run_sql("DELETE FROM xattr WHERE ino=?", inode.ino)
         if not inode.lookups:
             self._inodes.pop(inode.ino, None)
 
