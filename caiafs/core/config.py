@@ -37,7 +37,7 @@ DEFAULT_LOCAL_PATTERNS = (
     "4913",
     "*~",
     ".#*",
-    "#*#",
+    r"\#*#",  # in gitignore syntax a leading # begins a comment
     ".~lock.*#",
     ".goutputstream-*",
     "~$*",

@@ -49,6 +49,7 @@ def mounted(operations: CaiaOperations, config: Config) -> Iterator[None]:
     Raises:
         ConfigError: the kernel or fusermount3 refuses.
     """
+    logging.getLogger("pyfuse3").addFilter(_LateReplies())
     try:
         pyfuse3.init(operations, str(config.mountpoint), mount_options(config))
     except RuntimeError as exc:
@@ -72,6 +73,16 @@ async def serve() -> None:
     gc.freeze()
     gc.set_threshold(200_000, 50, 50)
     await pyfuse3.main()
+
+
+class _LateReplies(logging.Filter):
+    """Keeps out of the log what every busy unmount does.
+
+    The kernel does not wait for answers to RELEASE and FORGET: theirs find the connection gone.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "fuse_reply_* failed with No such file" not in record.getMessage()
 
 
 def stop_serving() -> None:

@@ -23,10 +23,20 @@ _HEADS = "refs/heads/"
 _INITIAL_NAMES = frozenset(
     ("HEAD.lock", "config", "config.lock", "description", "hooks", "info", "objects", "refs")
 )
+EXIT_REPOSITORY = 5
+"""See caiafs(1)."""
+
 # git-check-ref-format(1), and no leading dash: the name is given to git commands.
 _BAD_BRANCH = re.compile(
     r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|(?:^|/)\.|\.lock(?:/|$)|^[-/]|[/.]$|^@$|^$"
 )
+
+
+class RepositoryUnusable(ConfigError):
+    """The repository cannot be used; the message is one line and names the way out."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, exit_code=EXIT_REPOSITORY)
 
 
 class Repository:
@@ -103,7 +113,7 @@ def open_repository(
     is_new = _is_vacant(path)
     if is_new:
         if not create or object_dir is not None:
-            raise ConfigError(f"{path}: there is no repository")
+            raise RepositoryUnusable(f"{path}: there is no repository")
         _init(path, branch or DEFAULT_BRANCH)
     found = _open(path)
     if object_dir is not None:
@@ -130,9 +140,9 @@ def _is_vacant(path: Path) -> bool:
     except FileNotFoundError:
         return True
     except NotADirectoryError as exc:
-        raise ConfigError(f"{path}: is a file, not a repository") from exc
+        raise RepositoryUnusable(f"{path}: is a file, not a repository") from exc
     except OSError as exc:
-        raise ConfigError(f"{path}: {exc.strerror}") from exc
+        raise RepositoryUnusable(f"{path}: {exc.strerror}") from exc
     return content <= _INITIAL_NAMES
 
 
@@ -149,7 +159,7 @@ def _init(path: Path, branch: str) -> None:
             sync_path(path / name)
         sync_path(path.parent)
     except (pygit2.GitError, OSError) as exc:
-        raise ConfigError(f"{path}: a repository cannot be made here: {exc}") from exc
+        raise RepositoryUnusable(f"{path}: a repository cannot be made here: {exc}") from exc
 
 
 def _open(path: Path) -> pygit2.Repository:
@@ -158,17 +168,17 @@ def _open(path: Path) -> pygit2.Repository:
     except (pygit2.GitError, KeyError) as exc:
         reason = str(exc)
         if "not owned" in reason:
-            raise ConfigError(
+            raise RepositoryUnusable(
                 f"{path}: the repository belongs to another user; if you trust it: "
                 f"git config --global --add safe.directory {path}"
             ) from exc
         if "object format" in reason:
-            raise ConfigError(f"{path}: SHA-256 repositories are not supported") from exc
+            raise RepositoryUnusable(f"{path}: SHA-256 repositories are not supported") from exc
         if "not found" in reason.lower():
-            raise ConfigError(
+            raise RepositoryUnusable(
                 f"{path}: is neither a git repository nor an empty directory"
             ) from exc
-        raise ConfigError(f"{path}: {reason}") from exc
+        raise RepositoryUnusable(f"{path}: {reason}") from exc
 
 
 def _common_dir(git_dir: Path) -> Path:
@@ -182,7 +192,7 @@ def _head_branch(found: pygit2.Repository, path: Path) -> str:
     head = found.lookup_reference("HEAD").target
     if isinstance(head, str) and head.startswith(_HEADS):
         return head
-    raise ConfigError(f"{path}: HEAD is not on a branch; name one with branch=NAME")
+    raise RepositoryUnusable(f"{path}: HEAD is not on a branch; name one with branch=NAME")
 
 
 def _refuse_checked_out(git_dir: Path, branch_ref: str, path: Path, *, is_bare: bool) -> None:
@@ -196,7 +206,7 @@ def _refuse_checked_out(git_dir: Path, branch_ref: str, path: Path, *, is_bare: 
         with contextlib.suppress(OSError, UnicodeDecodeError):
             if head.read_text().strip() == f"ref: {branch_ref}":
                 name = branch_ref.removeprefix(_HEADS)
-                raise ConfigError(
+                raise RepositoryUnusable(
                     f"{path}: branch {name} is checked out in a work tree, whose next commit would undo "
                     f"what is written here; use branch=NAME for another branch, or mount a bare clone "
                     f"(git clone --bare {path} NEW)"
