@@ -83,8 +83,8 @@ def test_unlinked_and_replaced_documents_live_on_through_handles(room: Path):
 
 @promise(
     "N4",
-    "When mkdir, rmdir, unlink, link, symlink, mknod, rename, chmod, chown, utimensat or setxattr"
-    " has returned, it has happened for good: it outlives the death of the mount process.",
+    "When mkdir, rmdir, unlink, link, symlink, mknod, rename, chmod, chown or setxattr has returned,"
+    " it has happened for good: it outlives the death of the mount process.",
 )
 def test_each_change_of_names_and_attributes_outlives_the_mount_process(caia: Mount):
     root = caia.path
@@ -101,7 +101,6 @@ def test_each_change_of_names_and_attributes_outlives_the_mount_process(caia: Mo
     (root / "changed").chmod(0o640)
     os.chown(root / "changed", os.geteuid(), os.getegid())
     os.setxattr(root / "changed", "user.note", b"kept")
-    os.utime(root / "changed", ns=(1_111_111_111, 2_222_222_222))
 
     caia.kill9()
     caia.start()
@@ -112,9 +111,7 @@ def test_each_change_of_names_and_attributes_outlives_the_mount_process(caia: Mo
     assert (root / "link").stat().st_ino == (root / "linked").stat().st_ino
     assert (root / "symlink").readlink() == Path("linked")
     assert stat.S_ISFIFO((root / "fifo").stat().st_mode)
-    changed = (root / "changed").stat()
-    assert stat.S_IMODE(changed.st_mode) == 0o640
-    assert (changed.st_atime_ns, changed.st_mtime_ns) == (1_111_111_111, 2_222_222_222)
+    assert stat.S_IMODE((root / "changed").stat().st_mode) == 0o640
     assert os.getxattr(root / "changed", "user.note") == b"kept"
 
 
