@@ -112,7 +112,8 @@ class RefStore:
             repository.set_ident(*_REFLOG_IDENTITY)
             yield repository
         except (pygit2.GitError, OSError) as exc:
-            kind = RefLocked if "lock file" in str(exc) else Unreachable
+            # libgit2 says "lock file" or "locked file", whichever step met it.
+            kind = RefLocked if "lock" in str(exc) else Unreachable
             raise kind(f"cannot {operation}: {exc}", backend="git", operation="commit") from exc
 
 

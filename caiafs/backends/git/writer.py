@@ -8,6 +8,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import trio
@@ -26,6 +27,7 @@ STREAM_ABOVE_BYTES = 16 << 20
 _PIECE_BYTES = 4 << 20
 _TOUCH_INTERVAL_S = 60.0
 _VERIFY_MAX_BYTES = 1 << 20
+_TRIES = 4
 
 T = TypeVar("T")
 
@@ -81,9 +83,9 @@ class ObjectWriter:
         if not distinct:
             return
         if len(distinct) <= LOOSE_MAX_OBJECTS:
-            await self._in_thread(write_loose, self._object_dir, distinct)
+            await self._in_thread(_write_again, write_loose, self._object_dir, distinct)
             return
-        await self._in_thread(write_pack, self._object_dir, distinct)
+        await self._in_thread(_write_again, write_pack, self._object_dir, distinct)
         self.packs_written += 1
 
     async def write_large(self, oid: ObjectId, size: int, source: ContentSource) -> None:
@@ -117,3 +119,14 @@ class ObjectWriter:
             raise Unreachable(
                 f"cannot write to the repository: {exc}", backend="git", operation="commit"
             ) from exc
+
+
+def _write_again(
+    write: Callable[[Path, list[NewObject]], object], directory: Path, objects: list[NewObject]
+) -> None:
+    """Write once more what the user's `git gc --prune=now` removed before it had its name."""
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(FileNotFoundError):
+            write(directory, objects)
+            return
+    write(directory, objects)
