@@ -14,6 +14,7 @@ import trio
 from caiafs.backends.git.backend import GitBackend
 from caiafs.backends.git.log import CommitLog
 from caiafs.backends.git.repository import Repository, open_repository
+from caiafs.backends.git.trees import changed_tree_ids
 from caiafs.backends.govc import GovcBackend, GovcSettings
 from caiafs.core.config import Config
 from caiafs.core.errors import CaiaError
@@ -21,6 +22,7 @@ from caiafs.core.types import NO_OBJECT, DocPath, ObjectId, Signature
 from caiafs.link.channel import Channel
 from caiafs.link.messages import Ready, Start
 from caiafs.link.report import StoreReport
+from caiafs.state.ops import Op
 from caiafs.state.reader import StateReader
 from caiafs.store.catchup import CatchUp
 from caiafs.store.cursors import CursorStore
@@ -36,12 +38,13 @@ from caiafs.sync.merge import conflict_name, merge_text
 from caiafs.sync.published import Published
 from caiafs.sync.publisher import Publisher, PublisherParts, PublisherSettings
 from caiafs.sync.pushes import Pushes
-from caiafs.sync.recovery import find_settled, find_unfinished, known_tree
+from caiafs.sync.recovery import find_news, find_settled, find_unfinished, known_tree
 from caiafs.sync.replay import Merging
 from caiafs.sync.service import Service
 
 _TRAILER_BYTES = 84_000
 _FIRST_LOOK_S = 3.0
+_OPS_MAX = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,9 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
         LinkClosed: the mount process died.
     """
     source = _LateSource()
-    repository = open_repository(config.repository, branch=config.branch)
+    repository = open_repository(
+        config.repository, branch=config.branch, object_dir=_object_dir(config)
+    )
     git = GitBackend(repository, source)
     contents = Contents(state, Path(start.state_dir), git.contents, repository.reader)
     source.become(contents)
@@ -85,10 +90,14 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
     pushes = Pushes(git, published, contents, channel.send)
     parts = _build(channel, start, config, state, (git, contents, published, pushes))
     try:
-        await channel.send(Ready(published.commit, published.tree, settled))
         before = known_tree(history, known)
+        # Read before Ready, after which the mount forgets them.
+        settled_ops = [
+            op for op in state.ops_after(start.settled_seq, _OPS_MAX) if op.seq <= settled
+        ]
+        await channel.send(Ready(published.commit, published.tree, settled))
         if before is not None and before != published.tree:
-            await pushes.announce(before, published.tree, published.commit)
+            await _tell_news(parts, before, settled_ops)
         async with published.lock:
             await pushes.take()
         exact_last = await _find_exact_last(parts, state, start.writer_id)
@@ -173,10 +182,27 @@ def _build(
     )
 
 
+def _object_dir(config: Config) -> Path | None:
+    """Return where the mount process had new objects put, if not into the repository."""
+    if config.state_dir is None:
+        return None
+    directory = config.state_dir / "objects"
+    return directory if directory.is_dir() else None
+
+
 def _build_govc(config: Config, git: GitBackend, contents: Contents) -> GovcStore:
     settings = GovcSettings.from_config(config)
     cursors = CursorStore(git, settings.url, settings.repo_name)
     return GovcStore(GovcBackend(settings, contents), cursors, config)
+
+
+async def _tell_news(parts: Parts, before: ObjectId, settled_ops: list[Op]) -> None:
+    """Tell the mount what came into the branch while it was not there to hear."""
+    published, reader = parts.published, parts.repository.reader
+    changes = await parts.git.diff(before, published.tree)
+    news = find_news(reader, before, changes, settled_ops)
+    trees = changed_tree_ids(reader, before, published.tree)
+    await parts.pushes.tell(news, trees, published.commit)
 
 
 async def _find_exact_last(parts: Parts, state: StateReader, writer_id: str) -> int:

@@ -339,9 +339,10 @@ class Publisher:
         published.move(published.commit, published.tree, settled_seq=last_seq)
         published.forget_unseen(_written(group))
         commit = published.commit or NO_OBJECT
-        await self._parts.send(Settled(last_seq, commit, published.tree))
         conflicts = tuple(to_text(path) for path in plan.conflicts)
-        for news in split_changes(plan.news):
+        # Before Settled: a mount that dies in between compares again from the commit before.
+        pieces = split_changes(plan.news)
+        for number, news in enumerate(pieces, start=1):
             await self._parts.send(
                 Changes(
                     commit,
@@ -349,8 +350,10 @@ class Publisher:
                     news,
                     commit_time_ns=group[-1].time_ns,
                     conflicts=conflicts,
+                    is_last=number == len(pieces),
                 )
             )
+        await self._parts.send(Settled(last_seq, commit, published.tree))
 
 
 def split_changes(changes: Sequence[Change]) -> list[tuple[Change, ...]]:

@@ -5,7 +5,7 @@ does not is merged, and where it was before stays under refs/caia/lost/.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from caiafs.backends.git.backend import GitBackend
 from caiafs.backends.git.trees import changed_tree_ids
@@ -109,14 +109,26 @@ class Pushes:
     ) -> list[Change]:
         """Tell the mount what differs between two published trees."""
         changes = await self._git.diff(old_tree, new_tree)
+        trees = changed_tree_ids(self._git.repository.reader, old_tree, new_tree)
+        await self.tell(changes, trees, commit, time_ns=time_ns, conflicts=conflicts)
+        return changes
+
+    async def tell(
+        self,
+        changes: Sequence[Change],
+        trees: Mapping[DocPath, ObjectId],
+        commit: ObjectId | None,
+        *,
+        time_ns: int = 0,
+        conflicts: Iterable[DocPath] = (),
+    ) -> None:
+        """Tell the mount of changes that it did not make; `before` is what it shows."""
         if not changes:
-            return []
+            return
         if not time_ns and commit is not None:
             time_ns = self._git.log_of.commit(commit).author.time_ns
         self._published.note_foreign(changes, time_ns)
         copies = frozenset(conflicts)
-        reader = self._git.repository.reader
-        trees = changed_tree_ids(reader, old_tree, new_tree)
         pieces = split_changes(changes)
         for number, piece in enumerate(pieces, start=1):
             last = number == len(pieces)
@@ -128,6 +140,6 @@ class Pushes:
                     trees={to_text(path): oid for path, oid in trees.items()} if last else {},
                     commit_time_ns=time_ns,
                     conflicts=tuple(to_text(c.path) for c in piece if c.path in copies),
+                    is_last=last,
                 )
             )
-        return changes

@@ -10,12 +10,16 @@ from collections.abc import Iterable
 from caiafs.backends.base import Revision
 from caiafs.backends.git.log import CommitLog
 from caiafs.core.errors import NotFound
-from caiafs.core.types import NO_OBJECT, ObjectId
+from caiafs.core.types import NO_OBJECT, Change, ObjectId
+from caiafs.state.ops import Op
 from caiafs.store.trailers import operation_of
+from caiafs.sync.replay import Merging, replay
+from caiafs.sync.view import TreeReader
 
 log = logging.getLogger(__name__)
 
 _SEARCH_DEPTH = 20_000
+_BEYOND_KNOWN = 64
 
 
 def find_settled(
@@ -23,16 +27,44 @@ def find_settled(
 ) -> int:
     """Return the newest op of `writer_id` that the branch holds, 0 for none.
 
-    Looks from `head` back to `known`, of which the mount knows everything.
+    Looks from `head` back to `known` and a little beyond: of that commit itself the mount may have heard one half.
     """
     newest = 0
+    after_known: int | None = None
     for record in itertools.islice(history.newest(head), _SEARCH_DEPTH):
-        if record.oid == known:
-            break
         operation = operation_of(record.message)
         if operation is not None and operation.writer_id == writer_id:
             newest = max(newest, operation.last_seq)
+        if record.oid == known:
+            after_known = 0
+        elif after_known is not None:
+            after_known += 1
+            if after_known >= _BEYOND_KNOWN:
+                break
     return newest
+
+
+def find_news(
+    reader: TreeReader, known_tree: ObjectId, changes: Iterable[Change], settled_ops: Iterable[Op]
+) -> list[Change]:
+    """Return where the branch differs from what the mount shows, after a restart.
+
+    Args:
+        reader: has `known_tree`, which the mount took in last.
+        known_tree: that.
+        changes: from it to the branch's tree.
+        settled_ops: ops that the mount does not know to be settled, as it logged them.
+    """
+    plain = Merging(lambda _: None, lambda *_: None, lambda path, *_: path, lambda *_: 0)
+    shown = {c.path: c for c in replay(settled_ops, reader, known_tree, plain).changes}
+    published = {c.path: c for c in changes}
+    news = []
+    for path in sorted(shown.keys() | published.keys()):
+        before = shown[path].after if path in shown else published[path].before
+        after = published[path].after if path in published else shown[path].before
+        if not (before is after is None or (before is not None and before.same_content(after))):
+            news.append(Change(path, before, after))
+    return news
 
 
 def known_tree(history: CommitLog, known: ObjectId | None) -> ObjectId | None:

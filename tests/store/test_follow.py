@@ -249,3 +249,26 @@ async def test_diverged_push_is_merged(tmp_path):
         assert rewritten in history
         assert pushed in history
     world.close()
+
+
+async def test_merge_that_a_dead_mount_did_not_hear_of_is_told_to_the_next(tmp_path):
+    world = World(tmp_path, poll_interval_s=60)
+    async with world.running():
+        world.put("f", "1\n2\n3\n4\n5\n")
+        world.put("g", "1\n")
+        await world.stored()
+        await world.wait_for(lambda: world.settled_seq == 2)
+        world.push({"f": "one\n2\n3\n4\n5\n"})
+        world.deaf = True
+        world.put("f", "1\n2\n3\n4\nfive\n")
+        world.put("g", "2\n")
+        await world.stored()
+    world.deaf = False
+    assert world.settled_seq == 2
+
+    async with world.running():
+        await world.wait_for(world.agrees, "the mount to agree")
+
+    assert world.content("f") == "one\n2\n3\n4\nfive\n"
+    assert world.settled_seq == 4
+    world.close()

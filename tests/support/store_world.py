@@ -48,6 +48,8 @@ class World:
         self.known_commit = None
         self.last_seq = self.db.execute("SELECT max(seq) FROM op").fetchone()[0] or 0
         self.events = []
+        self.deaf = False
+        """It hears nothing any more, as a mount that is killed."""
         self.report = {}
         self.grew = trio.Event()
         self.process: StoreProcess | None = None
@@ -150,6 +152,8 @@ class World:
         self._grow(message)
 
     async def on_settled(self, message):
+        if self.deaf:
+            return
         self._settle(message.last_seq)
         self.known_commit = message.commit
         self._grow(message)
@@ -162,6 +166,8 @@ class World:
         self.db.execute("DELETE FROM op WHERE seq<=?", (seq,))
 
     async def on_changes(self, message):
+        if self.deaf:
+            return
         touched = self.db.execute("SELECT path,target FROM op WHERE seq>?", (message.last_seq,))
         pending = {path for row in touched for path in row if path is not None}
         for change in message.changes:
