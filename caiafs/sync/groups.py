@@ -167,7 +167,8 @@ class _Cutter:
         self._removed.pop(path, None)
 
     def _drop(self, path: DocPath) -> None:
-        del self._versions[path]
+        if self._versions.pop(path, None) is None:
+            return
         for directory in ancestors(path):
             self._directories[directory] -= 1
 
