@@ -62,9 +62,10 @@ class Mounts:
 
     def check_logs(self) -> None:
         """Fail when a mount logged a warning that no test asked for."""
-        bad = {str(m.path): m.unexpected_log_lines() for m in self._made}
-        bad = {path: lines for path, lines in bad.items() if lines}
-        assert not bad, f"unexpected in the log: {bad}"
+        for mount in self._made:
+            if bad := mount.unexpected_log_lines():
+                first = "\n".join(bad[:5])
+                pytest.fail(f"unexpected in the log:\n{first}\n\nthe log:\n{mount.log()[-8000:]}")
 
 
 @pytest.fixture

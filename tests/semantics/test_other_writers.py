@@ -1,0 +1,114 @@
+"""Proofs of caiafs-semantics(7): other writers."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.mount import Mount, git
+from tests.support.promises import promise
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.mount, pytest.mark.slow]
+
+
+class Colleague:
+    """Somebody with a clone of the repository, who pushes."""
+
+    def __init__(self, caia: Mount, folder: Path) -> None:
+        self._caia = caia
+        self.work = caia.clone(folder)
+
+    def push(self, **documents: str) -> str:
+        """Commit these documents, push as often as it takes, and return the commit."""
+        for name, text in documents.items():
+            (self.work / name).write_text(text)
+        git("add", "-A", cwd=self.work)
+        git("commit", "-qm", "By a colleague", cwd=self.work)
+        wait_until(self._try_push, "the push is not overtaken by the mount")
+        return git("rev-parse", "HEAD", cwd=self.work).strip()
+
+    def _try_push(self) -> bool:
+        git("pull", "-q", "--rebase", cwd=self.work)
+        try:
+            git("push", "-q", cwd=self.work)
+        except AssertionError as exc:
+            if "fetch first" in str(exc) or "cannot lock ref" in str(exc):
+                return False
+            raise
+        return True
+
+
+@pytest.fixture
+def colleague(caia: Mount, tmp_path: Path) -> Colleague:
+    """Return somebody who has a clone with the published documents `doc` and `other`."""
+    (caia / "doc").write_text("one\n")
+    (caia / "other").write_text("other\n")
+    caia.sync()
+    return Colleague(caia, tmp_path / "colleague")
+
+
+@promise(
+    "O1",
+    "A commit that somebody pushes to the branch is seen in the mount within poll_interval, without"
+    " a remount; a handle that was open before keeps the content that it opened.",
+)
+def test_pushed_commit_is_seen_and_open_handles_keep_their_content(
+    caia: Mount, colleague: Colleague
+):
+    reader = os.open(caia / "doc", os.O_RDONLY)
+
+    colleague.push(doc="a longer text by a colleague\n", new="new\n")
+
+    wait_until(
+        lambda: (caia / "doc").read_text() == "a longer text by a colleague\n",
+        "the pushed document",
+        timeout_s=10,  # poll_interval is a second; the rest is for a busy machine
+    )
+    assert (caia / "new").read_text() == "new\n"
+    assert os.pread(reader, 100, 0) == b"one\n"
+    os.close(reader)
+
+
+@promise(
+    "O2",
+    "Changes of different documents are merged silently, and the branch only ever moves forward:"
+    " what was its head stays an ancestor.",
+)
+def test_changes_of_different_documents_are_merged(caia: Mount, colleague: Colleague):
+    heads = [caia.git("rev-parse", "HEAD").strip()]
+    for i in range(4):
+        (caia / "doc").write_text(f"by the mount {i}\n")
+        heads.append(colleague.push(**{f"theirs-{i}": f"by a colleague {i}\n"}))
+    caia.sync()
+
+    assert caia.git("cat-file", "blob", "HEAD:doc") == "by the mount 3\n"
+    listed = caia.git("ls-tree", "--name-only", "HEAD").split()
+    assert listed == ["doc", "other", "theirs-0", "theirs-1", "theirs-2", "theirs-3"]
+    wait_until(lambda: sorted(os.listdir(caia.path)) == listed, "the mount shows the same")
+    for head in heads:
+        caia.git("merge-base", "--is-ancestor", head, "HEAD")
+
+
+@promise(
+    "O3",
+    "Where two change the same document in ways that do not merge, both versions stay: one keeps"
+    " the name, the other is beside it as NAME.conflict-TIME-ID.",
+)
+def test_conflicting_versions_both_stay(caia: Mount, colleague: Colleague):
+    caia.expect_log("conflict")
+    with (caia / "doc").open("w") as handle:  # not published before it is closed
+        handle.write("by the mount\n")
+        handle.flush()
+        colleague.push(doc="by a colleague\n")
+    caia.sync()
+
+    names = [n for n in caia.git("ls-tree", "--name-only", "HEAD").split() if n != "other"]
+    texts = {name: caia.git("cat-file", "blob", f"HEAD:{name}") for name in names}
+    assert sorted(texts.values()) == ["by a colleague\n", "by the mount\n"]
+    assert names[0] == "doc"
+    assert names[1].startswith("doc.conflict-")
+    wait_until(
+        lambda: {n: (caia / n).read_text() for n in os.listdir(caia.path) if n != "other"} == texts,
+        "the mount shows both",
+    )
