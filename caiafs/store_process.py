@@ -85,7 +85,7 @@ async def serve(channel: Channel) -> None:
         log.info("the mount process is gone")
     except* CaiaError as group:
         for exc in _leaves(group):
-            log.error("%s", exc)  # said to a person; it is no bug
+            log.error("%s", exc)  # noqa: TRY400  # said to a person; it is no bug
         await channel.send(Failed("; ".join(str(exc) for exc in _leaves(group))))
 
 

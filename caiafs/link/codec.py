@@ -1,7 +1,7 @@
 """Dataclasses to JSON and back, strict on types.
 
-Used by `link.channel` for messages and by whoever reads `link.report`. Pure. What a class does not declare is refused, so that a torn frame is an
-error and not a guess.
+Used by `link.channel` for messages and by whoever reads `link.report`. Pure. What a class does not
+declare is refused, so that a torn frame is an error and not a guess.
 """
 
 import dataclasses

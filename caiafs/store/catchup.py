@@ -32,6 +32,7 @@ BATCH_BYTES = 8 << 20
 _MET_SEARCH_GOVC = 64
 _MET_SEARCH_GIT = 4096
 _UNMET_PAUSE_S = 10.0
+_FAILURE_PAUSE_S = 5.0
 UNMET = (
     "govc and git both hold documents and have never met: git alone is used; "
     "`caiafs adopt` merges them"
@@ -120,9 +121,14 @@ class CatchUp:
             except (Unreachable, Misconfigured):
                 await trio.sleep(self._govc.pause_s)
             except CaiaError as exc:
-                log.warning("bringing govc up to date failed: %s", exc)
-                self._govc.problem = str(exc)
-                await trio.sleep(self._govc.pause_s or 1.0)
+                if str(exc) != self._govc.problem:
+                    log.warning("bringing govc up to date failed: %s", exc)
+                self._govc.lose(str(exc))
+                await trio.sleep(_FAILURE_PAUSE_S)
+            except Exception:  # a bug here must not stop saves
+                log.exception("bringing govc up to date broke")
+                self._govc.lose("an internal error; see the log")
+                await trio.sleep(_FAILURE_PAUSE_S)
             self.progress()
 
     async def _wait_work(self) -> None:
@@ -152,6 +158,20 @@ class CatchUp:
             else:
                 govc.cursor = self._fast_forward(govc.cursor, since)
             govc.use()
+            await self._retry_refused(govc.cursor)
+
+    async def _retry_refused(self, cursor: Cursor) -> None:
+        """Send again what govc refused before: it, or its configuration, may be another by now."""
+        reader = self._git.repository.reader
+        again: list[Change] = []
+        for path, refused in cursor.refused.items():
+            found = reader.entry_at(cursor.tree, path)
+            if found is not None and found.oid == refused.oid:
+                again.append(Change(path, None, Entry(int(found.mode), found.oid)))
+        if again:
+            operation_id = self._piece_id(again)
+            text = f"Bring {len(again)} documents up to date\n"
+            await self._send_pieces(again, operation_id, self._author(), text)
 
     def _fast_forward(self, cursor: Cursor, since: Iterable[Revision]) -> Cursor:
         """Return the cursor moved to the newest commit of ours that govc's log shows and the branch has.

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import stamina
 import trio
@@ -39,11 +39,20 @@ _MISCONFIGURED_PAUSE_S = 30.0
 _LOG_STEPS = (16, 128, 1024, 8192)
 
 
+class BackendMaker(Protocol):
+    """Makes the backend; `renewed` reads the token from its file again."""
+
+    def __call__(self, *, renewed: bool = False) -> GovcBackend:
+        """Return a backend that is not connected."""
+        ...
+
+
 class GovcStore:
     """One govc repository."""
 
-    def __init__(self, backend: GovcBackend, cursors: CursorStore, config: Config) -> None:
-        self.backend = backend
+    def __init__(self, make_backend: BackendMaker, cursors: CursorStore, config: Config) -> None:
+        self._make_backend = make_backend
+        self.backend = make_backend()
         self.meter = Meter()
         self.lock = trio.Lock()
         self.cursor: Cursor | None = None
@@ -175,6 +184,10 @@ class GovcStore:
 
     async def connect(self) -> Capabilities:
         """Reach govc and load the cursor; the caller looks at what is there before it says `use`."""
+        if self.misconfigured:
+            # The token may have been renewed: what reads it is made again.
+            await self.backend.aclose()
+            self.backend = self._make_backend(renewed=True)
         timeout_s = self._config.operation_timeout_s * 2
         capabilities = await self.call("connect", self.backend.connect, timeout_s=timeout_s)
         if self.cursor is None:

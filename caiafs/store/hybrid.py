@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from caiafs.backends.git.backend import BuiltCommit, GitBackend
 from caiafs.core.config import BackendName, Config
-from caiafs.core.errors import Misconfigured, RevisionConflict, Unreachable
+from caiafs.core.errors import RevisionConflict, StoreError, Unreachable
 from caiafs.core.types import ChangeSet, DocPath, ObjectId
 from caiafs.link.messages import to_text
 from caiafs.link.report import BackendReport, Condition, RefusedDocument
@@ -95,7 +95,10 @@ class HybridStore:
         try:
             await self._store_in_govc(govc, change_set, built, expected)
             self._falls_back = False
-        except (Unreachable, Misconfigured) as exc:
+        except RevisionConflict:
+            raise
+        except StoreError as exc:
+            # Nonsense in an answer is no reason for a save to wait, either.
             if not self._config.enable_fallback:
                 raise
             if not self._falls_back:
@@ -118,7 +121,8 @@ class HybridStore:
         if not govc.is_connected:
             reason = govc.unmet or govc.problem or "not connected yet"
             raise Unreachable(f"govc: {reason}", backend="govc", operation="commit")
-        if govc.sending or len(change_set.changes) > BATCH_DOCUMENTS * 10:
+        too_many = len(change_set.changes) > BATCH_DOCUMENTS * 10
+        if govc.sending or (too_many and self._config.enable_fallback):
             raise Unreachable("govc is busy", backend="govc", operation="commit")
         async with govc.lock:
             cursor = govc.cursor

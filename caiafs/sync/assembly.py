@@ -78,6 +78,7 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
     git = GitBackend(repository, source)
     contents = Contents(state, Path(start.state_dir), git.contents, repository.reader)
     source.become(contents)
+    await trio.to_thread.run_sync(contents.remove_partial_files)
     head = repository.head_commit()
     known = start.known_commit if start.known_commit != NO_OBJECT else None
     history = CommitLog(repository.reader)
@@ -192,8 +193,23 @@ def _object_dir(config: Config) -> Path | None:
 
 def _build_govc(config: Config, git: GitBackend, contents: Contents) -> GovcStore:
     settings = GovcSettings.from_config(config)
+
+    def make_backend(*, renewed: bool = False) -> GovcBackend:
+        token = _read_token(config) if renewed else config.govc_auth_token
+        return GovcBackend(replace(settings, token=token), contents)
+
     cursors = CursorStore(git, settings.url, settings.repo_name)
-    return GovcStore(GovcBackend(settings, contents), cursors, config)
+    return GovcStore(make_backend, cursors, config)
+
+
+def _read_token(config: Config) -> str:
+    """Return the token as its file has it now, else as it was configured."""
+    if config.govc_auth_token_file is None:
+        return config.govc_auth_token
+    try:
+        return config.govc_auth_token_file.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return config.govc_auth_token
 
 
 async def _tell_news(parts: Parts, before: ObjectId, settled_ops: list[Op]) -> None:

@@ -19,6 +19,7 @@ from caiafs.state.ops import Op
 from caiafs.state.reader import StateReader, StoredContent, read_spooled
 
 MERGE_MAX_BYTES = 1 << 20
+PARTIAL = ".partial"
 _PIECE_BYTES = 4 << 20
 
 
@@ -55,6 +56,7 @@ class Contents:
         self._held: dict[ObjectId, bytes] = {}
         self._rows: dict[ObjectId, int] = {}
         self._limiter = trio.CapacityLimiter(2)
+        self._files = 0
 
     def hold(self, contents: Mapping[ObjectId, bytes]) -> None:
         """Keep merged or fetched contents until `release`."""
@@ -161,12 +163,16 @@ class Contents:
         await trio.to_thread.run_sync(_make_directory, target.parent)
         partial = target.with_name(f"{oid}.{os.getpid()}.partial")
         try:
-            partial.unlink(missing_ok=True)  # a local name
             await self._git.export(oid, partial)
             await trio.to_thread.run_sync(_check_and_place, partial, target, oid)
         finally:
             partial.unlink(missing_ok=True)  # a local name
         return target, size
+
+    def remove_partial_files(self) -> None:
+        """Remove what a killed process left in the disk cache."""
+        for file in paths.cache(self._state_dir).glob(f"*/*{PARTIAL}"):
+            file.unlink(missing_ok=True)
 
     async def _read_spool(self, stored: StoredContent, start: int, stop: int) -> bytes:
         assert stored.extents is not None, "a spool file has a map"

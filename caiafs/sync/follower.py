@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import trio
 
-from caiafs.core.errors import CaiaError, Misconfigured, Unreachable
+from caiafs.core.errors import CaiaError, Misconfigured, RevisionConflict, StoreError, Unreachable
 from caiafs.core.types import DocPath
 from caiafs.store.govc_store import GovcStore
 from caiafs.sync.foreign import ForeignCommits
@@ -16,6 +16,8 @@ from caiafs.sync.published import Published
 from caiafs.sync.pushes import Pushes
 
 log = logging.getLogger(__name__)
+
+_BUG_PAUSE_S = 10.0
 
 
 class Follower:
@@ -49,6 +51,9 @@ class Follower:
                 if str(exc) != self._problem:
                     log.warning("following others failed: %s", exc)
                 self._problem = str(exc)
+            except Exception:  # a bug here must not stop saves
+                log.exception("following others broke")
+                await trio.sleep(_BUG_PAUSE_S)
             else:
                 self._problem = ""
 
@@ -68,8 +73,15 @@ class Follower:
         """Take in what keeps the publisher from going on; with `Published.lock` held."""
         if await self._pushes.take():
             return
-        if self._foreign is not None:
+        if self._foreign is None or self._govc is None:
+            return
+        try:
             await self._foreign.take()
+        except RevisionConflict:
+            raise
+        except StoreError as exc:
+            # What cannot be read there must not keep saves waiting; git takes them meanwhile.
+            self._govc.lose(str(exc))
 
     async def take_foreign(self, also: Iterable[DocPath] = ()) -> None:
         """Take in what is new in govc, and look at `also`."""

@@ -17,6 +17,7 @@ from caiafs.backends.git.backend import BuiltCommit
 from caiafs.core.config import CommitPolicy
 from caiafs.core.errors import CaiaError, Misconfigured, RevisionConflict, Unreachable
 from caiafs.core.types import NO_OBJECT, Change, ChangeSet, DocPath, ObjectId
+from caiafs.link.channel import LinkError
 from caiafs.link.messages import Changes, Due, Message, Settled, to_text
 from caiafs.state.ops import Op, OpKind
 from caiafs.store.trailers import Operation
@@ -196,6 +197,8 @@ class Publisher:
             await self._wait_due()
             try:
                 await self.publish_group()
+            except LinkError:
+                raise
             except CaiaError as exc:
                 self._note_failure(str(exc))
                 await self._pause(backoff_s)

@@ -1,7 +1,5 @@
 """Publishing to git alone, through the real store process."""
 
-import subprocess
-
 import trio
 
 from caiafs.core.types import EMPTY_TREE, GitMode
@@ -138,9 +136,7 @@ async def test_any_bytes_make_a_name(tmp_path):
         await world.stored()
 
         assert len(world.tree()) == len(names)
-        subprocess.run(
-            ["git", f"--git-dir={world.repo}", "fsck", "--strict"], check=True, capture_output=True
-        )
+        world.git("fsck", "--strict")
         assert world.git("log", "-1", "--format=%B", "main").isascii()
 
 

@@ -286,3 +286,66 @@ async def test_stop_brings_govc_up_to_date(tmp_path, server, peek):
     assert world.stopped.left == {"git": 0, "govc": 0}
     assert peek.text("f") == "19"
     world.close()
+
+
+async def test_wrong_address_is_a_reason_and_no_outage_of_saves(tmp_path, govc_servers):
+    async with a_world(tmp_path, **settings(govc_servers(), govc_repo_name="not/a/name")) as world:
+        world.put("f", "1")
+
+        assert await world.stored() == ""
+
+        await world.wait_for(lambda: govc_report(world).get("condition") == "degraded")
+        assert "repository name" in govc_report(world)["reasons"][0]
+
+
+async def test_wrong_token_is_a_reason_until_its_file_has_a_right_one(
+    tmp_path, govc_servers, monkeypatch
+):
+    server = govc_servers(auth=True)
+    token = tmp_path / "token"
+    token.write_text("wrong")
+    more = {"govc_auth_token_file": token, "govc_auth_token": "wrong"}
+    async with a_world(tmp_path, **settings(server, **more)) as world:
+        world.put("f", "1")
+        assert await world.stored() == ""
+        await world.wait_for(lambda: govc_report(world).get("condition") == "degraded")
+        assert "wrong" not in str(world.report)
+
+    token.write_text(server.login())
+    async with a_world(tmp_path, **settings(server, **more)) as world:
+        assert (await world.sync()).left == {"git": 0, "govc": 0}
+
+
+@pytest.mark.parametrize("form", [("old", "memory"), ("old", "disk"), ("new", "disk")])
+async def test_every_form_of_the_server_ends_with_what_git_holds(tmp_path, govc_servers, form):
+    architecture, storage = form
+    server = govc_servers(architecture=architecture, storage=storage)
+    async with a_world(tmp_path, **settings(server)) as world:
+        for number in range(60):
+            world.put(f"d{number % 5}/f{number % 40}", f"{number}\n")
+        world.move("d0", "moved")
+        world.remove("d1/f1")
+        await world.stored()
+
+        assert (await world.sync()).left == {"git": 0, "govc": 0}
+
+        assert await Peek(server.url).agrees(world)
+        assert set((await Peek(server.url).entries([b"d1/f1", b"d0/f0"])).values()) == {None}
+
+
+async def test_server_restarted_again_and_again_loses_nothing(tmp_path, server, peek):
+    async with a_world(tmp_path, **settings(server)) as world:
+        await connected(world)
+        for round_number in range(4):
+            for number in range(15):
+                world.put(f"d{number}/f", f"{round_number} {number}\n")
+            world.due()
+            before = world.settled_seq
+            await world.wait_for(lambda b=before: world.settled_seq > b)
+            server.restart()
+        assert await world.stored() == ""
+
+        assert (await world.sync()).left == {"git": 0, "govc": 0}
+
+        assert await peek.agrees(world)
+        assert world.agrees()

@@ -29,10 +29,7 @@ async def load(channel, message, again):
         await channel.send(LoadDone(message.request_id, message.oid))
 
 
-async def main():
-    lived = Path(option("--lived"))
-    again = lived.exists()
-    lived.touch()
+async def main(again):
     channel = Channel(trio.SocketStream(trio.socket.socket(fileno=int(option("--fd")))))
     assert isinstance(await channel.receive(), Start)
     await channel.send(Ready(commit=None, tree=EMPTY_TREE, settled_seq=0))
@@ -47,4 +44,7 @@ async def main():
 
 
 if __name__ == "__main__":
-    trio.run(main)
+    lived = Path(option("--lived"))
+    again = lived.exists()
+    lived.touch()
+    trio.run(main, again)

@@ -71,7 +71,6 @@ async def test_many_senders_never_mix_their_frames():
 
 
 async def test_frame_that_ends_half_way_is_an_error():
-    here, there, _ = a_pair()
     left, right = trio.testing.memory_stream_pair()
     await left.send_all(encode_message(Due(last_seq=1))[:-1])
     await left.aclose()

@@ -47,6 +47,12 @@ class Recorder:
                 await self.grew.wait()
 
 
+async def until(condition):
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110  # what is waited for has no event
+            await trio.sleep(0.01)
+
+
 def a_start():
     return Start(
         config="{}", state_dir="/nowhere", settled_seq=0, known_commit=None, writer_id="0" * 8
@@ -128,9 +134,7 @@ async def test_while_it_is_away_statistics_say_why(process, events, monkeypatch)
     monkeypatch.setattr(supervisor, "BACKOFF_FIRST_S", 5)
 
     os.kill(process.statistics().pid, signal.SIGKILL)
-    with trio.fail_after(10):
-        while process.statistics().ready:
-            await trio.sleep(0.01)
+    await until(lambda: not process.statistics().ready)
 
     assert "restarted after SIGKILL" in process.statistics().reason
 
@@ -155,9 +159,7 @@ async def test_process_that_does_not_stop_is_killed(process, events, monkeypatch
 
     assert await process.stop(0.1) is None
 
-    with trio.fail_after(10):
-        while os.path.exists(f"/proc/{pid}"):
-            await trio.sleep(0.01)
+    await until(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
 async def test_child_inherits_nothing_but_its_socket(process, events, tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from caiafs.core.types import DocPath, Entry, GitMode, ObjectId, blob_id
+from caiafs.core.types import DocPath, Entry, GitMode, blob_id
 from caiafs.state.ops import Op, OpKind
 from caiafs.sync.merge import merge_text
 from caiafs.sync.replay import Merging, replay
@@ -90,13 +90,8 @@ class Played:
     """The outcome of a replay, as texts."""
 
     def __init__(self, trees, documents, ops, unseen=None):
-        texts = dict(trees.blobs)
-        for one in ops:
-            if one.oid is not None:
-                texts[one.oid] = None
         self._trees = trees
         tree = trees.add(documents)
-        self.ops = ops
         merging = Merging(
             read=self._read,
             text=lambda path, base, ours, theirs: merge_text(base, ours, theirs, path=path),
@@ -111,8 +106,6 @@ class Played:
             self.documents.pop(name, None)
             if change.after is not None:
                 self.documents[name] = change.after.oid
-
-    texts: dict[ObjectId, bytes] = {}
 
     def _read(self, oid):
         return self._trees.blobs.get(oid)
