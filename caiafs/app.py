@@ -139,7 +139,7 @@ async def _publish_rest(mount: MountProcess, link: StoreLink) -> None:
         mount.files.settle_everything()
         with trio.move_on_after(_HASH_GRACE_S):
             await mount.hasher.wait_idle()
-        mount.journal.commit()
+        mount.journal.commit_everything()
         with trio.move_on_after(mount.config.unmount_grace_s):
             await link.process.wait_ready()
         stopped = await link.process.stop(mount.config.unmount_grace_s)
@@ -159,12 +159,12 @@ def _operations(mount: MountProcess, link: StoreLink, origins: Mapping[str, str]
         origins=origins,
         version=__version__,
         mount=reporter.report,
-        store=lambda: link.report,
+        store=link.report,
     )
     caia = CaiaDirectory(
         build_caia(sources, link),
         visible=config.caia_dir == "visible",
-        moment=lambda: (id(link.report), operations.changes),
+        moment=lambda: (link.report_moment, operations.changes),
     )
     operations = CaiaOperations(
         mount.parts(),

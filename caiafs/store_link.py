@@ -35,6 +35,7 @@ from caiafs.link.messages import (
 )
 from caiafs.link.report import StoreReport
 from caiafs.link.supervisor import StoreProcess
+from caiafs.state.journal import BACKGROUND_DELAY_S
 
 if TYPE_CHECKING:
     from caiafs.mount_process import MountProcess
@@ -53,7 +54,7 @@ class StoreLink:
         self._incoming: list[Change] = []
         self._loading: dict[ObjectId, trio.Event] = {}
         self.process = StoreProcess(self._start_message, self)
-        self.report: StoreReport | None = None
+        self._report_json = ""
         self.settled_seq = 0
         self.on_reset: Callable[[], None] = lambda: None
 
@@ -93,15 +94,14 @@ class StoreLink:
 
     async def on_settled(self, message: Settled) -> None:
         """Forget what is settled."""
-        await self._settle(message.last_seq)
         self._note_commit(message.commit)
+        await self._settle(message.last_seq)
 
     async def _settle(self, last_seq: int) -> None:
         if last_seq <= self.settled_seq:
             return
         self.settled_seq = last_seq
         await self.mount.settlement.settled(last_seq)
-        self.mount.db.set_meta("settled_seq", last_seq)
 
     async def on_changes(self, message: Changes) -> None:
         """Take in what others wrote, once all messages of it are here."""
@@ -118,11 +118,24 @@ class StoreLink:
     def _note_commit(self, commit: ObjectId) -> None:
         """Note that the state DB shows what `commit` brought; a restart compares from there."""
         if commit != NO_OBJECT:
-            self.mount.db.set_meta("known_commit", commit)
+            journal = self.mount.journal
+            journal.put_meta("known_commit", commit)
+            journal.commit_within(BACKGROUND_DELAY_S)
 
     async def on_report(self, message: Report) -> None:
-        """Keep the newest statistics."""
-        self.report = from_json(StoreReport, json.loads(message.report))
+        """Keep the newest statistics; most are replaced before anybody looks."""
+        self._report_json = message.report
+
+    def report(self) -> StoreReport | None:
+        """Return the newest statistics of the store process, None before the first."""
+        if not self._report_json:
+            return None
+        return from_json(StoreReport, json.loads(self._report_json))
+
+    @property
+    def report_moment(self) -> int:
+        """Something that differs as soon as there are newer statistics."""
+        return id(self._report_json)
 
     # --- what vfs asks for
 

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 EXIT_NO_FUSE = 7
 _REQUESTS_BETWEEN_CHECKPOINTS = 16
-_LINGER_MS = 0
+_LINGER_MS = 1
 """How long the loop waits for the next request before it looks at its other tasks."""
 
 
@@ -72,7 +72,7 @@ async def serve() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 50, 50)
-    await pyfuse3.main()
+    await pyfuse3.main(min_tasks=4)
 
 
 class _LateReplies(logging.Filter):

@@ -7,6 +7,7 @@ one.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -19,11 +20,13 @@ from caiafs.state.ops import NewOp
 
 log = logging.getLogger(__name__)
 
-_PUT_INODE = "INSERT OR REPLACE INTO inode VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_PUT_INODE = "INSERT OR REPLACE INTO inode VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 _PUT_OP = "INSERT INTO op VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-_PUT_DENTRY = "INSERT OR REPLACE INTO dentry VALUES (?,?,?)"
+_PUT_DENTRY = "INSERT OR REPLACE INTO dentry VALUES (?,?,?,?)"
 _DROP_DENTRY = "DELETE FROM dentry WHERE parent=? AND name=?"
 
+_PUT_META = "INSERT OR REPLACE INTO meta VALUES (?,?)"
+_IDS_RESERVED = 1024
 BACKGROUND_DELAY_S = 0.5
 """What nobody was promised yet reaches the DB after this long."""
 
@@ -50,10 +53,13 @@ class Journal:
         self.db = db
         self._rows: dict[InodeNo, RowSource] = {}
         self._statements: list[tuple[str, tuple[Any, ...]]] = []
-        highest = _highest(db, "SELECT seq FROM sqlite_sequence WHERE name='inode'")
-        self._next_ino = 1 + max(highest, ROOT_INODE)
-        self._last_seq = _highest(db, "SELECT seq FROM sqlite_sequence WHERE name='op'")
-        self._next_content = 1 + _highest(db, "SELECT max(id) FROM content")
+        self._next_ino = self._reserved_ino = max(db.meta("next_ino") or 0, ROOT_INODE + 1)
+        settled = db.meta("settled_seq") or 0
+        self._last_seq = max(_highest(db, "SELECT max(seq) FROM op"), settled)
+        self._lazy_rows: dict[InodeNo, RowSource] = {}
+        held = db.rows("SELECT content, count(*) FROM op WHERE content NOT NULL GROUP BY content")
+        self._op_contents = Counter(dict(held))
+        self._next_content = self._reserved_content = db.meta("next_content") or 1
         self._committed_seq = self._last_seq
         self._deadline = float("inf")
         self._wanted = trio.Event()
@@ -73,30 +79,48 @@ class Journal:
 
     def new_inode_number(self) -> InodeNo:
         """Return a number that was never used in this DB."""
+        if self._next_ino >= self._reserved_ino:
+            self._reserved_ino += _IDS_RESERVED
+            self.put_meta("next_ino", self._reserved_ino)
         self._next_ino += 1
         return InodeNo(self._next_ino - 1)
 
     def new_content_id(self) -> int:
-        """Return the id of a content row to be."""
+        """Return the id of a content row to be; a number that a settled one had is not reused."""
+        if self._next_content >= self._reserved_content:
+            self._reserved_content += _IDS_RESERVED
+            self.put_meta("next_content", self._reserved_content)
         self._next_content += 1
         return self._next_content - 1
 
     def touch(self, inode: RowSource) -> None:
         """Write the inode's row, as it is then, with the next commit."""
         self._rows[inode.ino] = inode
+        self._lazy_rows.pop(inode.ino, None)
+
+    def touch_times(self, inode: RowSource) -> None:
+        """Write the inode's row within half a second: only times changed, which may lag."""
+        if inode.ino not in self._rows:
+            self._lazy_rows[inode.ino] = inode
+            self.commit_within(BACKGROUND_DELAY_S)
 
     def drop_inode(self, ino: InodeNo) -> None:
         """Remove an inode's row with the next commit."""
         self._rows.pop(ino, None)
+        self._lazy_rows.pop(ino, None)
         self._statements.append(("DELETE FROM inode WHERE ino=?", (ino,)))
 
-    def put_dentry(self, parent: InodeNo, name: bytes, ino: InodeNo) -> None:
-        """Put a name into a directory with the next commit."""
-        self._statements.append((_PUT_DENTRY, (parent, name, ino)))
+    def put_dentry(self, parent: InodeNo, name: bytes, ino: InodeNo, *, shared: int = 0) -> None:
+        """Put a name into a directory with the next commit; `shared`: the inode has others."""
+        self._statements.append((_PUT_DENTRY, (parent, name, ino, shared)))
 
     def drop_dentry(self, parent: InodeNo, name: bytes) -> None:
         """Take a name out of a directory with the next commit."""
         self._statements.append((_DROP_DENTRY, (parent, name)))
+
+    def put_meta(self, key: str, value: str | int) -> None:
+        """Set a value of `meta` with the next commit."""
+        self._statements.append((_PUT_META, (key, value)))
 
     def run_sql(self, sql: str, *arguments: Any) -> None:
         """Run a statement with the next commit, after those before it."""
@@ -124,14 +148,36 @@ class Journal:
         # In order with the other statements: a content row is dropped unless an op before it refers
         # to it.
         self._statements.append((_PUT_OP, row))
+        if op.content_id is not None:
+            self._op_contents[op.content_id] += 1
         return self._last_seq
+
+    def is_op_content(self, content_id: int) -> bool:
+        """Whether an op refers to a content row."""
+        return content_id in self._op_contents
+
+    def op_settled(self, content_id: int) -> None:
+        """Note that an op which refers to a content row is being removed."""
+        self._op_contents[content_id] -= 1
+        if self._op_contents[content_id] <= 0:
+            del self._op_contents[content_id]
 
     def is_touched(self, ino: InodeNo) -> bool:
         """Whether the inode's row is still to be written."""
-        return ino in self._rows
+        return ino in self._rows or ino in self._lazy_rows
+
+    def commit_everything(self) -> None:
+        """Commit, times that may lag included.
+
+        Raises:
+            StateFull, StateCorrupt: as `commit`.
+        """
+        self._rows = {**self._lazy_rows, **self._rows}
+        self._lazy_rows.clear()
+        self.commit()
 
     def commit(self) -> None:
-        """Commit everything so far.
+        """Commit everything so far, but for times that may lag.
 
         Raises:
             StateFull, StateCorrupt: nothing of it was committed; it goes with a later commit.
@@ -151,7 +197,8 @@ class Journal:
         self._last_error = None
         self._rows.clear()
         self._statements.clear()
-        self._deadline = float("inf")
+        if not self._lazy_rows:
+            self._deadline = float("inf")
         if self._last_seq != self._committed_seq:
             self._committed_seq = self._last_seq
             self.on_logged(self._last_seq)
@@ -173,7 +220,7 @@ class Journal:
                 continue
             self._deadline = float("inf")
             try:
-                self.commit()
+                self.commit_everything()
             except StateError as exc:
                 log.error("changes wait in memory, the state database refuses: %s", exc)  # noqa: TRY400  # expected, no bug
 

@@ -106,11 +106,6 @@ class StateReader:
         unhashed = (i for i, op in enumerate(ops) if op.kind is OpKind.PUT and op.oid is None)
         return ops[: next(unhashed, len(ops))]
 
-    def last_seq(self) -> int:
-        """Return the newest op's position, 0 where there never was one."""
-        rows = self._rows("SELECT seq FROM sqlite_sequence WHERE name='op'")
-        return int(rows[0][0]) if rows else 0
-
     def content(self, content_id: int) -> StoredContent:
         """Return a content row.
 

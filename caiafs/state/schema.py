@@ -3,6 +3,9 @@
 The mount process writes; the store process reads through short read-only transactions. An object id
 is stored as its 20 bytes. `content` holds bytes that no ref reaches yet: inline, or as extents of a
 spool file.
+
+A created file costs as many pages as its transaction touches, twice 4 KiB each: hence no
+AUTOINCREMENT, no index that memory can stand in for, and a file's first name in its own row.
 """
 
 SCHEMA_VERSION = 1
@@ -14,7 +17,7 @@ CREATE TABLE meta (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE inode (
-    ino      INTEGER PRIMARY KEY AUTOINCREMENT,
+    ino      INTEGER PRIMARY KEY,  -- never used twice: meta.next_ino is above all
     mode     INTEGER NOT NULL,
     uid      INTEGER NOT NULL,
     gid      INTEGER NOT NULL,
@@ -25,18 +28,21 @@ CREATE TABLE inode (
     mtime_ns INTEGER NOT NULL,
     ctime_ns INTEGER NOT NULL,
     oid      BLOB,               -- blob that the op log's end has; a directory not loaded: its tree
-    content  INTEGER,            -- content row with what is newer or not in git yet
-    flags    INTEGER NOT NULL    -- InodeFlag
+    content  INTEGER,            -- content row with what is newer; once settled it is gone
+    flags    INTEGER NOT NULL,   -- InodeFlag
+    parent   INTEGER,            -- first name: its directory,
+    name     BLOB                -- and what it is called there
 ) STRICT;
 
 CREATE TABLE dentry (
     parent INTEGER NOT NULL,
     name   BLOB NOT NULL,
     ino    INTEGER NOT NULL,
+    shared INTEGER NOT NULL,     -- 1: the inode has, or had, other names too
     PRIMARY KEY (parent, name)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX dentry_ino ON dentry (ino);
+CREATE INDEX dentry_shared ON dentry (ino) WHERE shared;
 
 CREATE TABLE xattr (
     ino   INTEGER NOT NULL,
@@ -48,15 +54,15 @@ CREATE TABLE xattr (
 CREATE TABLE content (
     id      INTEGER PRIMARY KEY,
     size    INTEGER NOT NULL,
-    data    BLOB,                -- whole content, up to inline_max_bytes
     spool   TEXT,                -- file in the spool directory
-    extents BLOB                 -- state.extents: how spool file and base make it
+    extents BLOB,                -- state.extents: how spool file and base make it
+    data    BLOB                 -- whole content, up to inline_max_bytes; last, it may be long
 ) STRICT;
 
 CREATE INDEX content_spool ON content (spool) WHERE spool IS NOT NULL;
 
 CREATE TABLE op (
-    seq      INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq      INTEGER PRIMARY KEY,  -- never used twice: above meta.settled_seq
     kind     TEXT NOT NULL,      -- OpKind
     path     BLOB NOT NULL,
     target   BLOB,               -- move: where to
@@ -71,8 +77,6 @@ CREATE TABLE op (
     program  TEXT NOT NULL,
     time_ns  INTEGER NOT NULL
 ) STRICT;
-
-CREATE INDEX op_content ON op (content) WHERE content IS NOT NULL;
 """
 
 PRAGMAS = (

@@ -71,8 +71,8 @@ class Contents:
         """Return the inode's body if it can be had without waiting."""
         if inode.body is None:
             if inode.content is not None:
-                inode.body = self._from_row(inode.content)
-            else:
+                inode.body = self._from_row(inode)
+            if inode.body is None:
                 inode.body = self._from_git(inode.oid or EMPTY_BLOB, inode.size)
         return inode.body
 
@@ -128,12 +128,16 @@ class Contents:
             self._cache.put(oid, content)
         return SmallBody(content)
 
-    def _from_row(self, content_id: int) -> SmallBody | SpoolBody:
+    def _from_row(self, inode: Inode) -> SmallBody | SpoolBody | None:
+        """Return a content as its row has it; None where it is settled, and git has it."""
         self._journal.commit()
         sql = "SELECT data, spool, extents FROM content WHERE id=?"
-        rows = self._journal.db.rows(sql, content_id)
+        rows = self._journal.db.rows(sql, inode.content)
         if not rows:
-            raise StateCorrupt(f"content {content_id} is missing from the state database")
+            if inode.row_open or inode.oid is None:
+                raise StateCorrupt(f"the content of inode {inode.ino} is missing")
+            inode.content = None
+            return None
         data, spool, extents = rows[0]
         if data is not None:
             return SmallBody(data)
@@ -215,11 +219,11 @@ class Contents:
             inode.row_open = True
         if isinstance(body, SmallBody):
             data = bytes(body.content)
-            self._journal.run_sql(_PUT_CONTENT, inode.content, body.size, data, None, None)
+            self._journal.run_sql(_PUT_CONTENT, inode.content, body.size, None, None, data)
         else:
             assert isinstance(body, SpoolBody)
             where = (body.spool.name, body.extents.to_bytes())
-            self._journal.run_sql(_PUT_CONTENT, inode.content, body.size, None, *where)
+            self._journal.run_sql(_PUT_CONTENT, inode.content, body.size, *where, None)
         inode.dirty = False
         if not inode.flags & UNLOGGED:
             inode.flags |= UNLOGGED
@@ -253,10 +257,8 @@ class Contents:
 
     def drop_row(self, content_id: int) -> None:
         """Remove a content row unless an op refers to it; its spool file goes at the next start."""
-        self._journal.run_sql(
-            "DELETE FROM content WHERE id=?1 AND NOT EXISTS (SELECT 1 FROM op WHERE content=?1)",
-            content_id,
-        )
+        if not self._journal.is_op_content(content_id):
+            self._journal.run_sql("DELETE FROM content WHERE id=?", content_id)
 
     async def sync(self, inode: Inode) -> None:
         """Return when the spool file of a journaled content is on the disk."""

@@ -34,6 +34,9 @@ EXPLICIT = int(InodeFlag.EXPLICIT)
 LOCAL = int(InodeFlag.LOCAL)
 
 
+_NAMELESS = (None, None)
+
+
 class Inode:
     """State of one inode.
 
@@ -113,7 +116,7 @@ class Inode:
     def from_row(cls, row: tuple[Any, ...]) -> "Inode":
         """Return the inode that a row of `inode` describes."""
         self = cls.__new__(cls)
-        ino, mode, uid, gid, rdev, nlink, size, atime, mtime, ctime, oid, content, flags = row
+        ino, mode, uid, gid, rdev, nlink, size, atime, mtime, ctime, oid, content, flags = row[:13]
         self.ino = ino
         self.mode = mode
         self.uid = uid
@@ -128,6 +131,9 @@ class Inode:
         self.content = content
         self.flags = flags
         self._init_volatile()
+        parent, name = row[13:]
+        if parent is not None and (nlink == 1 or stat.S_ISDIR(mode)):
+            self.names = [(parent, name)]
         # A row that no op refers to is known by the flag; see vfs.content.
         self.row_open = content is not None and bool(flags & UNLOGGED)
         return self
@@ -148,6 +154,7 @@ class Inode:
             raw_id(self.oid),
             self.content,
             self.flags,
+            *(self.names[0] if self.names else _NAMELESS),
         )
 
     @property

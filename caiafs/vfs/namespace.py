@@ -78,7 +78,7 @@ class Namespace:
         now_ns = time.time_ns()
         for directory in directories:
             directory.mtime_ns = directory.ctime_ns = now_ns
-            self._journal.touch(directory)
+            self._journal.touch_times(directory)
         return now_ns
 
     def make(self, parent: InodeNo, name: bytes, mode: int, caller: Caller, rdev: int = 0) -> Inode:
@@ -97,6 +97,7 @@ class Namespace:
         self._table.link(directory, name, inode)
         if inode.is_directory:
             directory.nlink += 1
+            self._journal.touch(directory)
             inode.flags |= EXPLICIT
         self._changed(directory)
         return inode
@@ -185,6 +186,7 @@ class Namespace:
             raise NotEmpty("the directory has entries")
         self._table.unlink(directory, name, inode)
         directory.nlink -= 1
+        self._journal.touch(directory)
         self._changed(directory)
         self.lost_name(inode)
         self._journal.commit()
@@ -267,11 +269,14 @@ class Namespace:
             there.ctime_ns = time.time_ns()
             if there.is_directory:
                 new_directory.nlink -= 1
+                self._journal.touch(new_directory)
         self._table.unlink(old_directory, source[1], inode)
         self._table.link(new_directory, target[1], inode)
         if inode.is_directory:
             old_directory.nlink -= 1
             new_directory.nlink += 1
+            self._journal.touch(old_directory)
+            self._journal.touch(new_directory)
         inode.ctime_ns = self._changed(old_directory, new_directory)
         self._journal.touch(inode)
         self._publication.renamed(inode, old_path, new_path, there, caller)
@@ -286,11 +291,13 @@ class Namespace:
                 raise InvalidArgument("a directory cannot change places with what is below it")
             if inode.is_directory:
                 directory.nlink -= 1
+                self._journal.touch(directory)
             self._table.unlink(directory, name, inode)
         for (directory, name, _), (_, _, inode) in ((first, second), (second, first)):
             self._table.link(directory, name, inode)
             if inode.is_directory:
                 directory.nlink += 1
+                self._journal.touch(directory)
         now_ns = self._changed(first[0], second[0])
         for _, _, inode in (first, second):
             inode.ctime_ns = now_ns

@@ -4,6 +4,8 @@ Called by app for each `Settled`, on the trio thread. Works in small transaction
 between them, so that a group of thousands does not hold requests up.
 """
 
+from typing import NamedTuple
+
 import trio
 
 from caiafs.core.types import InodeNo, ObjectId
@@ -16,6 +18,23 @@ from caiafs.vfs.table import InodeTable
 _SLICE = 200
 
 
+class _Row(NamedTuple):
+    """An op that is settled, and where its content is."""
+
+    seq: int
+    ino: int
+    content: int | None
+    oid: bytes | None
+    spool: str | None
+    extents: bytes | None
+
+    def blob(self) -> ObjectId | None:
+        """Return the blob that the spool file is, None where it is not just that."""
+        if self.oid is None or self.extents is None:
+            return None
+        return ObjectId(self.oid.hex()) if Extents.from_bytes(self.extents).is_plain_file else None
+
+
 class Settlement:
     """Forgets what is settled."""
 
@@ -26,49 +45,36 @@ class Settlement:
 
     async def settled(self, last_seq: int) -> None:
         """Forget ops up to `last_seq`, and the contents that only they needed."""
-        sql = "SELECT seq, ino, content, oid FROM op WHERE seq<=? ORDER BY seq LIMIT ?"
+        sql = (
+            "SELECT op.seq, op.ino, op.content, op.oid, content.spool, content.extents"
+            " FROM op LEFT JOIN content ON content.id = op.content"
+            " WHERE op.seq<=? ORDER BY op.seq LIMIT ?"
+        )
         while rows := self._journal.db.rows(sql, last_seq, _SLICE):
-            self._forget(rows)
+            self._forget([_Row(*row) for row in rows])
             await trio.lowlevel.checkpoint()
 
-    def _forget(self, rows: list[tuple[int, int, int | None, bytes | None]]) -> None:
+    def _forget(self, rows: list["_Row"]) -> None:
         journal = self._journal
-        journal.run_sql("DELETE FROM op WHERE seq<=?", rows[-1][0])
-        spooled: list[tuple[str, ObjectId | None]] = []
-        for _, ino, content, oid in rows:
-            if content is None:
+        journal.run_sql("DELETE FROM op WHERE seq<=?", rows[-1].seq)
+        spooled: list[_Row] = []
+        for row in rows:
+            if row.content is None:
                 continue
-            self._release(InodeNo(ino), content)
-            spooled += self._plain_files(content, oid)
-            journal.run_sql(
-                "DELETE FROM content WHERE id=?1"
-                " AND NOT EXISTS (SELECT 1 FROM op WHERE content=?1)"
-                " AND NOT EXISTS (SELECT 1 FROM inode WHERE ino=?2 AND content=?1)",
-                content,
-                ino,
-            )
+            journal.op_settled(row.content)
+            inode = self._table.peek(InodeNo(row.ino))
+            if inode is not None and inode.content == row.content and not inode.row_open:
+                # Its row keeps the number: a content that is not there any more is in git.
+                inode.content = None
+            if not journal.is_op_content(row.content):
+                journal.run_sql("DELETE FROM content WHERE id=?", row.content)
+                if row.spool is not None:
+                    spooled.append(row)
+        journal.put_meta("settled_seq", rows[-1].seq)
         journal.commit()
-        for name, blob in spooled:
-            self._drop_file(name, blob)
-
-    def _release(self, ino: InodeNo, content: int) -> None:
-        """Note that git has what a content row has."""
-        inode = self._table.peek(ino)
-        if inode is None:
-            sql = "UPDATE inode SET content=NULL WHERE ino=? AND content=?"
-            self._journal.run_sql(sql, ino, content)
-        elif inode.content == content and not inode.row_open:
-            inode.content = None
-            self._journal.touch(inode)
-
-    def _plain_files(self, content: int, oid: bytes | None) -> list[tuple[str, ObjectId | None]]:
-        """Return a content's spool file, with the blob that it is when it is just that."""
-        sql = "SELECT spool, extents FROM content WHERE id=? AND spool NOT NULL"
-        found: list[tuple[str, ObjectId | None]] = []
-        for name, packed in self._journal.db.rows(sql, content):
-            is_plain = oid is not None and Extents.from_bytes(packed).is_plain_file
-            found.append((name, ObjectId(oid.hex()) if is_plain and oid else None))
-        return found
+        for row in spooled:
+            assert row.spool is not None, "only those were kept"
+            self._drop_file(row.spool, row.blob())
 
     def _drop_file(self, name: str, blob: ObjectId | None) -> None:
         """Remove a spool file, or make it the disk cache's, unless somebody still writes there."""

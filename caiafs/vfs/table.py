@@ -26,7 +26,7 @@ from caiafs.vfs.inode import HAS_XATTRS, LOADED, Inode
 
 _INODE_COLUMNS = (
     "i.ino, i.mode, i.uid, i.gid, i.rdev, i.nlink, i.size, i.atime_ns, i.mtime_ns, i.ctime_ns, "
-    "i.oid, i.content, i.flags"
+    "i.oid, i.content, i.flags, i.parent, i.name"
 )
 _GET = f"SELECT {_INODE_COLUMNS} FROM inode i WHERE i.ino=?"  # noqa: S608  # columns are ours
 _GET_BELOW = f"SELECT {_INODE_COLUMNS} FROM dentry d JOIN inode i ON i.ino=d.ino WHERE d.parent=?"  # noqa: S608  # ours
@@ -170,8 +170,11 @@ class InodeTable:
     def link(self, directory: Inode, name: bytes, inode: Inode) -> None:
         """Give `inode` a name; whatever had it is unlinked by the caller first."""
         self.children(directory)[name] = inode.ino
-        self.names(inode).append((directory.ino, name))
-        self._journal.put_dentry(directory.ino, name, inode.ino)
+        names = self.names(inode)
+        for parent, other_name in names:
+            self._journal.put_dentry(parent, other_name, inode.ino, shared=1)
+        self._journal.put_dentry(directory.ino, name, inode.ino, shared=1 if names else 0)
+        names.append((directory.ino, name))
 
     def unlink(self, directory: Inode, name: bytes, inode: Inode) -> None:
         """Take a name away from `inode`."""
@@ -185,7 +188,8 @@ class InodeTable:
         """Return the (directory, name) pairs of an inode."""
         if inode.names is None:
             self._journal.commit()
-            rows = self._journal.db.rows("SELECT parent, name FROM dentry WHERE ino=?", inode.ino)
+            sql = "SELECT parent, name FROM dentry WHERE ino=? AND shared"
+            rows = self._journal.db.rows(sql, inode.ino)
             inode.names = [(InodeNo(parent), name) for parent, name in rows]
         return inode.names
 
