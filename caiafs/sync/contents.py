@@ -161,7 +161,8 @@ class Contents:
         if await trio.to_thread.run_sync(_has_size, target, size):
             return target, size
         await trio.to_thread.run_sync(_make_directory, target.parent)
-        partial = target.with_name(f"{oid}.{os.getpid()}.partial")
+        self._files += 1
+        partial = target.with_name(f"{oid}.{os.getpid()}-{self._files}{PARTIAL}")
         try:
             await self._git.export(oid, partial)
             await trio.to_thread.run_sync(_check_and_place, partial, target, oid)

@@ -298,9 +298,7 @@ async def test_wrong_address_is_a_reason_and_no_outage_of_saves(tmp_path, govc_s
         assert "repository name" in govc_report(world)["reasons"][0]
 
 
-async def test_wrong_token_is_a_reason_until_its_file_has_a_right_one(
-    tmp_path, govc_servers, monkeypatch
-):
+async def test_wrong_token_is_a_reason_until_its_file_has_a_right_one(tmp_path, govc_servers):
     server = govc_servers(auth=True)
     token = tmp_path / "token"
     token.write_text("wrong")
@@ -311,8 +309,8 @@ async def test_wrong_token_is_a_reason_until_its_file_has_a_right_one(
         await world.wait_for(lambda: govc_report(world).get("condition") == "degraded")
         assert "wrong" not in str(world.report)
 
-    token.write_text(server.login())
-    async with a_world(tmp_path, **settings(server, **more)) as world:
+        token.write_text(server.login())
+
         assert (await world.sync()).left == {"git": 0, "govc": 0}
 
 

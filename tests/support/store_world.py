@@ -44,9 +44,11 @@ class World:
         if is_new:
             self.db.executescript(SCHEMA)
         self.shown: dict[bytes, Entry] = {}
-        self.settled_seq = 0
-        self.known_commit = None
-        self.last_seq = self.db.execute("SELECT max(seq) FROM op").fetchone()[0] or 0
+        self.settled_seq = self._meta("settled_seq") or 0
+        self.known_commit = self._meta("known_commit")
+        # As in the mount: never used twice.
+        newest = self.db.execute("SELECT max(seq) FROM op").fetchone()[0]
+        self.last_seq = max(newest or 0, self.settled_seq)
         self.events = []
         self.deaf = False
         """It hears nothing any more, as a mount that is killed."""
@@ -54,16 +56,27 @@ class World:
         self.grew = trio.Event()
         self.process: StoreProcess | None = None
 
+    def _meta(self, key):
+        row = self.db.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
+        return row[0] if row else None
+
+    def _remember(self):
+        for key in ("settled_seq", "known_commit"):
+            row = (key, getattr(self, key))
+            self.db.execute("INSERT OR REPLACE INTO meta VALUES (?,?)", row)
+
     # --- what a mount does
 
     def _op(
         self, kind, path, *, target=None, entry=None, content=None, replaced=None, uid=None, ino=0
     ):
         oid = bytes.fromhex(entry.oid) if entry else None
-        self.last_seq = self.db.execute(
-            "INSERT INTO op (kind,path,target,mode,oid,size,content,replaced,ino,uid,program,time_ns)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+        self.last_seq += 1
+        self.db.execute(
+            "INSERT INTO op (seq,kind,path,target,mode,oid,size,content,replaced,ino,uid,program,time_ns)"
+            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
             (
+                self.last_seq,
                 kind,
                 path,
                 target,
@@ -77,7 +90,7 @@ class World:
                 "pytest",
                 time.time_ns(),
             ),
-        ).lastrowid
+        )
         return self.last_seq
 
     def put(self, path, content, *, mode=GitMode.FILE, uid=None):
@@ -139,6 +152,7 @@ class World:
         )
 
     def _grow(self, message):
+        self._remember()
         self.events.append(message)
         self.grew.set()
         self.grew = trio.Event()
