@@ -136,7 +136,7 @@ async def _stop_on_signal(*, task_status: trio.TaskStatus[None] = trio.TASK_STAT
 async def _publish_rest(mount: MountProcess, link: StoreLink) -> None:
     """Publish what is pending within the grace period, and write down what is left."""
     with trio.CancelScope(shield=True):
-        mount.files.settle_everything()
+        mount.files.settle_everything(unflushed=True)
         with trio.move_on_after(_HASH_GRACE_S):
             await mount.hasher.wait_idle()
         mount.journal.commit_everything()

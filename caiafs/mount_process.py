@@ -120,7 +120,7 @@ def build(
         settlement=Settlement(journal, table, spool),
     )
     _begin(built)
-    recover(journal, spool, table, namespace, publication)
+    recover(journal, spool, table, namespace, contents, publication)
     hasher.resume()
     built.files.on_released = built.remote.released
     link.tie(built)

@@ -182,7 +182,7 @@ class StoreLink:
         Raises:
             DeadlineExceeded: not within `timeout_s`; says what is left.
         """
-        self.mount.files.settle_everything()
+        self.mount.files.settle_everything(unflushed=False)
         with trio.move_on_after(timeout_s):
             await self.mount.hasher.wait_idle()
         request = SyncRequest(0, self.mount.journal.last_seq, timeout_s)

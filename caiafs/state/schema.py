@@ -61,6 +61,12 @@ CREATE TABLE content (
 
 CREATE INDEX content_spool ON content (spool) WHERE spool IS NOT NULL;
 
+CREATE TABLE replaced (
+    ino     INTEGER PRIMARY KEY,  -- a file that took a name before any op put it there
+    oid     BLOB,                -- what the op log's end has at that name
+    content INTEGER              -- content row whose id `oid` gets once it is hashed
+) STRICT;
+
 CREATE TABLE op (
     seq      INTEGER PRIMARY KEY,  -- never used twice: above meta.settled_seq
     kind     TEXT NOT NULL,      -- OpKind

@@ -100,7 +100,7 @@ class Attributes:
         if not inode.writers:
             # truncate(2) without a handle: no release will follow, so this is the save.
             inode.author = (caller.uid, caller.program())
-            self._contents.journal(inode, time.monotonic())
+            self._contents.journal(inode)
             self._publication.due(inode)
             self._contents.let_go(inode)
 

@@ -207,7 +207,7 @@ class Contents:
 
     # --- the state DB
 
-    def journal(self, inode: Inode, now_s: float) -> None:
+    def journal(self, inode: Inode) -> None:
         """Have a dirty inode's content written with the next commit."""
         if not inode.dirty:
             return
@@ -225,9 +225,7 @@ class Contents:
             where = (body.spool.name, body.extents.to_bytes())
             self._journal.run_sql(_PUT_CONTENT, inode.content, body.size, *where, None)
         inode.dirty = False
-        if not inode.flags & UNLOGGED:
-            inode.flags |= UNLOGGED
-            inode.unlogged_since = now_s
+        inode.flags |= UNLOGGED
         self._journal.touch(inode)
 
     def small_content(self, inode: Inode) -> bytes | None:

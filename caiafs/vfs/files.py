@@ -96,7 +96,7 @@ class Files:
         self._stored = stored
         self._handles: dict[HandleId, Handle] = {}
         self._next_handle = 1
-        self._aging: set[InodeNo] = set()
+        self._aging: dict[InodeNo, float] = {}
         self._space_checked_s = -1.0
         self._has_space = True
         self.on_released: Callable[[Inode], None] = lambda _inode: None
@@ -175,14 +175,14 @@ class Files:
 
     def _save(self, inode: Inode) -> None:
         """The last writer has gone: what it left is a version, by the policy."""
-        self._contents.journal(inode, time.monotonic())
+        self._contents.journal(inode)
         if not inode.flags & UNLOGGED:
-            self._aging.discard(inode.ino)
+            self._aging.pop(inode.ino, None)
             return
         if self._policy.commit is CommitPolicy.FSYNC:
-            self._aging.add(inode.ino)
+            self._aging.setdefault(inode.ino, time.monotonic())
         else:
-            self._aging.discard(inode.ino)
+            self._aging.pop(inode.ino, None)
             self._publication.due(inode)
         self._journal.commit_within(RELEASE_DELAY_S)
 
@@ -223,9 +223,9 @@ class Files:
         inode = opened.inode
         if not inode.dirty or not inode.nlink:
             return
-        self._contents.journal(inode, time.monotonic())
+        self._contents.journal(inode)
         self._journal.commit()
-        self._aging.add(inode.ino)
+        self._aging.setdefault(inode.ino, time.monotonic())
         if self._policy.commit is CommitPolicy.CLOSE and opened.writes and inode.size:
             # An empty file may be a shell's `>` before the writing: its release publishes it.
             self._publication.due(inode)
@@ -235,7 +235,7 @@ class Files:
     async def fsync(self, handle: HandleId) -> None:
         """Return when what was written is on the local disk; it is a version then."""
         inode = self._handles[handle].inode
-        self._contents.journal(inode, time.monotonic())
+        self._contents.journal(inode)
         await self._contents.sync(inode)
         if inode.nlink and self._policy.commit is not CommitPolicy.INTERVAL:
             self._publication.due(inode)
@@ -249,39 +249,52 @@ class Files:
 
     # --- age
 
-    def settle_everything(self) -> None:
-        """Make a version of everything that has unlogged bytes, open or not (sync, unmount)."""
-        for handle in self._handles.values():
-            if handle.inode.dirty and handle.inode.nlink:
-                self._contents.journal(handle.inode, time.monotonic())
-                self._aging.add(handle.inode.ino)
-        for ino in tuple(self._aging):
-            self._age(ino, older_than_s=0.0)
-        self._journal.commit()
+    def settle_everything(self, *, unflushed: bool) -> None:
+        """Make a version of everything that has unlogged bytes, open or not.
 
-    def _age(self, ino: InodeNo, *, older_than_s: float) -> None:
-        inode = self._table.peek(ino)
-        if inode is None or not inode.flags & UNLOGGED or not inode.nlink:
-            self._aging.discard(ino)
-        elif time.monotonic() - inode.unlogged_since >= older_than_s:
-            self._contents.journal(inode, time.monotonic())
-            self._publication.due(inode)
-            self._aging.discard(ino)
-            self._contents.let_go(inode)
+        `unflushed` takes in what an open handle has written since its last flush (unmount); a file
+        that was truncated and not written yet keeps its old content.
+        """
+        if unflushed:
+            for inode in self._being_written():
+                self._aging.setdefault(inode.ino, 0.0)
+        for ino in tuple(self._aging):
+            aging = self._table.peek(ino)
+            if aging is not None and (unflushed or not aging.dirty):
+                self._make_version(aging)
+        self._journal.commit_everything()
+
+    def _being_written(self) -> list[Inode]:
+        """Return inodes that open handles have written to since the last flush."""
+        opened = {handle.inode.ino: handle.inode for handle in self._handles.values()}
+        return [inode for inode in opened.values() if inode.dirty and inode.size and inode.nlink]
+
+    def _make_version(self, inode: Inode) -> None:
+        self._aging.pop(inode.ino, None)
+        if not inode.nlink:
+            return
+        self._contents.journal(inode)
+        self._publication.due(inode)
+        self._contents.let_go(inode)
 
     async def run(self) -> None:
         """Make versions of files that stay open for long, until cancelled."""
         interval_s = min(1.0, self._policy.max_age_s / 4)
         while True:
             await trio.sleep(interval_s)
+            now_s = time.monotonic()
+            for inode in self._being_written():
+                self._aging.setdefault(inode.ino, now_s)
             try:
-                for opened in list(self._handles.values()):
-                    if opened.writes and opened.inode.dirty:
-                        self._aging.add(opened.inode.ino)
-                        if not opened.inode.flags & UNLOGGED and opened.inode.nlink:
-                            self._contents.journal(opened.inode, time.monotonic())
-                for ino in tuple(self._aging):
-                    self._age(ino, older_than_s=self._policy.max_age_s)
+                for ino, since_s in tuple(self._aging.items()):
+                    self._age(ino, since_s, now_s)
                 self._journal.commit()
             except CaiaError as exc:
                 log.warning("open files wait for the state database: %s", exc)
+
+    def _age(self, ino: InodeNo, since_s: float, now_s: float) -> None:
+        inode = self._table.peek(ino)
+        if inode is None or not (inode.dirty or inode.flags & UNLOGGED):
+            del self._aging[ino]
+        elif now_s - since_s >= self._policy.max_age_s:
+            self._make_version(inode)

@@ -10,7 +10,7 @@ import os
 
 import trio
 
-from caiafs.core.errors import CaiaError
+from caiafs.core.errors import CaiaError, NotFound, StateCorrupt
 from caiafs.core.types import InodeNo, ObjectId
 from caiafs.state.extents import Extents
 from caiafs.state.journal import Journal, raw_id
@@ -42,17 +42,39 @@ class Hasher:
 
     def add(self, inode: Inode, content_id: int) -> None:
         """Hash a content row soon."""
-        self._waiting.append((inode.ino, content_id))
+        self._add(inode.ino, content_id)
+
+    def _add(self, ino: InodeNo, content_id: int) -> None:
+        self._waiting.append((ino, content_id))
         self._idle = trio.Event() if self._idle.is_set() else self._idle
         self._wake.set()
 
     def resume(self) -> None:
         """Take up what the last mount left."""
+        rows = self._journal.db.rows
+        newest = {  # of each inode: only this one says what the log's end has
+            ino: content_id
+            for ino, oid, content_id, _ in rows(
+                "SELECT ino, oid, content, max(seq) FROM op WHERE kind='put' GROUP BY ino"
+            )
+            if oid is None
+        }
         sql = "SELECT ino, content FROM op WHERE kind='put' AND oid IS NULL ORDER BY seq"
-        for ino, content_id in dict.fromkeys(self._journal.db.rows(sql)):
+        for ino, content_id in dict.fromkeys(rows(sql)):
+            if (ino, content_id) in self._waiting:
+                continue  # recovery logged it just now
+            inode = self._find(ino)
+            if inode is not None and newest.get(ino) == content_id:
+                inode.unhashed = content_id
+            self._add(ino, content_id)
+
+    def _find(self, ino: InodeNo) -> Inode | None:
+        """Return an inode unless it was removed meanwhile; its versions are published all the same."""
+        try:
             inode = self._table.get(ino)
-            inode.unhashed = content_id
-            self.add(inode, content_id)
+        except NotFound:
+            return None
+        return inode if inode.nlink or inode.handles else None
 
     async def wait_idle(self) -> None:
         """Return when everything that was added so far is hashed."""
@@ -100,15 +122,22 @@ class Hasher:
             raw,
             content_id,
         )
-        inode = self._table.get(ino)
-        if inode.unhashed == content_id:
+        journal.run_sql("UPDATE replaced SET oid=?, content=NULL WHERE content=?", raw, content_id)
+        for other in self._table.in_memory():
+            if other.replaced_row == content_id:
+                other.replaced, other.replaced_row = oid, None
+        inode = self._find(ino)
+        if inode is not None and inode.unhashed == content_id:
             inode.unhashed = None
             inode.oid = oid
             journal.touch(inode)
         journal.commit()
         journal.on_logged(journal.last_seq)
-        self._contents.let_go(inode)
-        self._table.release(inode)
+        gone = self._table.peek(ino) if inode is None else inode
+        if gone is not None:
+            gone.unhashed = None if gone.unhashed == content_id else gone.unhashed
+            self._contents.let_go(gone)
+            self._table.release(gone)
 
 
 def _hash(file: SpoolFile, base: SpoolFile | bytes | None, extents: Extents) -> ObjectId:
@@ -120,11 +149,21 @@ def _hash(file: SpoolFile, base: SpoolFile | bytes | None, extents: Extents) -> 
             offset = source.offset + start - source.start
             if source.origin == "zero":
                 digest.update(bytes(length))
-            elif source.origin == "spool":
-                digest.update(os.pread(file.fd, length, offset))
-            elif isinstance(base, bytes):
+            elif isinstance(base, bytes) and source.origin == "base":
                 digest.update(base[offset : offset + length])
             else:
-                assert base is not None
-                digest.update(os.pread(base.fd, length, offset))
+                from_file = file if source.origin == "spool" else base
+                assert isinstance(from_file, SpoolFile)
+                digest.update(_read_all(from_file, offset, length))
     return ObjectId(digest.hexdigest())
+
+
+def _read_all(file: SpoolFile, offset: int, length: int) -> bytes:
+    try:
+        block = os.pread(file.fd, length, offset)
+    except OSError as exc:
+        raise StateCorrupt(f"spool file {file.name} cannot be read: {exc.strerror}") from exc
+    if len(block) != length:
+        # An id of fewer bytes would be a version that nobody wrote.
+        raise StateCorrupt(f"spool file {file.name} ends at {offset + len(block)} bytes")
+    return block

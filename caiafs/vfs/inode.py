@@ -53,7 +53,8 @@ class Inode:
         lookups: what the kernel owes us in forget.
         handles, writers: open handles, those of them that may write.
         author: uid and program of the newest writer.
-        replaced: blob that stood at the name before this inode took it without an op.
+        replaced, replaced_row: blob that stood at the name before this inode took it without an op,
+            or its content row while that is hashed.
     """
 
     __slots__ = (
@@ -76,11 +77,11 @@ class Inode:
         "oid",
         "rdev",
         "replaced",
+        "replaced_row",
         "row_open",
         "size",
         "uid",
         "unhashed",
-        "unlogged_since",
         "writers",
         "xattrs",
     )
@@ -106,10 +107,10 @@ class Inode:
         self.xattrs: dict[bytes, bytes] | None = None
         self.author: tuple[int, str] | None = None
         self.replaced: ObjectId | None = None
+        self.replaced_row: int | None = None
         self.dirty = False
         self.row_open = False
         self.unhashed: int | None = None
-        self.unlogged_since = 0.0
         self.lookups = self.handles = self.writers = 0
 
     @classmethod
@@ -180,7 +181,9 @@ class Inode:
     @property
     def is_idle(self) -> bool:
         """Whether nothing but the DB needs to know it."""
-        return not (self.lookups or self.handles or self.dirty or self.unhashed is not None)
+        in_use = self.lookups or self.handles or self.dirty
+        took_a_name = self.replaced is not None or self.replaced_row is not None
+        return not (in_use or took_a_name or self.unhashed is not None)
 
     @property
     def is_logged(self) -> bool:

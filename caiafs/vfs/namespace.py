@@ -117,7 +117,7 @@ class Namespace:
             inode.author = (caller.uid, caller.program())
             inode.body = SmallBody(bytearray())
             inode.dirty = True
-            self._contents.journal(inode, time.monotonic())
+            self._contents.journal(inode)
             self._publication.due(inode)
             self._contents.let_go(inode)
         self._journal.commit()
@@ -136,7 +136,7 @@ class Namespace:
         inode.body = SmallBody(target)
         inode.size = len(target)
         inode.dirty = True
-        self._contents.journal(inode, time.monotonic())
+        self._contents.journal(inode)
         self._publication.due(inode)
         self._contents.let_go(inode)
         self._journal.commit()

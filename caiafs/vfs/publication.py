@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from caiafs.core.types import DocPath, GitMode, ObjectId, git_mode
-from caiafs.state.journal import Journal
+from caiafs.core.types import DocPath, GitMode, ObjectId, git_mode, join_path
+from caiafs.state.journal import Journal, raw_id
 from caiafs.state.ops import NewOp, OpKind
 from caiafs.vfs.body import SpoolBody
 from caiafs.vfs.caller import Caller, this_process
@@ -82,33 +82,32 @@ class Publication:
             return
         oid = self._contents.hash_small(small)
         inode.flags &= ~UNLOGGED
-        if oid == inode.oid and inode.is_logged:
+        if inode.is_logged and oid == _logged_oid(inode):
             self._contents.drop_row_if_in_git(inode)
         else:
-            self._put(inode, paths, oid)
+            self._put(inode, paths, _Content(oid, inode.content))
             inode.oid = oid
             inode.unhashed = None
         inode.row_open = False
         inode.flags &= ~LOCAL
-        inode.replaced = None
+        self._forget_replaced(inode)
         self._journal.touch(inode)
 
     def _put_large(self, inode: Inode, paths: list[DocPath]) -> None:
         assert inode.content is not None
-        self._put(inode, paths, None)
+        self._put(inode, paths, _Content(None, inode.content))
         if isinstance(inode.body, SpoolBody):
             inode.body.extents.seal()
         inode.unhashed = inode.content
         inode.row_open = False
-        inode.replaced = None
         inode.flags &= ~(UNLOGGED | LOCAL)
+        self._forget_replaced(inode)
         self._journal.touch(inode)
         self._hash_later(inode, inode.content)
 
-    def _put(self, inode: Inode, paths: list[DocPath], oid: ObjectId | None) -> None:
-        """Log that `paths` hold the inode's present content."""
+    def _put(self, inode: Inode, paths: list[DocPath], content: "_Content") -> None:
+        """Log that `paths` hold a content of the inode."""
         for path in paths:
-            content = _Content(oid, inode.content)
             self._log(_Step(OpKind.PUT, path), inode, content=content, replaced=inode)
 
     def _log(
@@ -146,23 +145,38 @@ class Publication:
 
     def mode_changed(self, inode: Inode, old_mode: int) -> None:
         """Log a change of what git holds of a mode: the executable bit."""
-        if git_mode(old_mode) == git_mode(inode.mode) or inode.flags & UNLOGGED:
-            return
-        if inode.is_logged:
-            self._put(inode, self._public_paths(inode), _logged_oid(inode))
+        if git_mode(old_mode) != git_mode(inode.mode) and inode.is_logged:
+            self._put(inode, self._public_paths(inode), _logged_content(inode))
 
     # --- names; all called after the table has changed
 
     def linked(self, inode: Inode, path: DocPath) -> None:
         """A further name was given to an inode."""
-        if inode.is_logged and not inode.flags & UNLOGGED and not self.is_local(path):
-            content = _Content(_logged_oid(inode), inode.content)
-            self._log(_Step(OpKind.PUT, path), inode, content=content)
+        if not self.is_local(path):
+            self._arrived(inode, path, None)
 
     def unlinked(self, inode: Inode, path: DocPath, caller: Caller) -> None:
         """A name was taken away."""
-        if inode.is_logged and not self.is_local(path):
+        if self.is_local(path) or inode.is_directory:
+            return
+        if inode.is_logged:
             self._log(_Step(OpKind.REMOVE, path), inode, replaced=inode, caller=caller)
+            self._note_local(inode)
+        else:
+            self._vacated(inode, path, caller)
+
+    def _vacated(self, inode: Inode, path: DocPath, caller: Caller) -> None:
+        """An inode that was never logged left a name where something else stood before it."""
+        if inode.is_logged or (inode.replaced is None and inode.replaced_row is None):
+            return
+        self._log(_Step(OpKind.REMOVE, path), inode, replaced=inode, caller=caller)
+        self._forget_replaced(inode)
+
+    def _note_local(self, inode: Inode) -> None:
+        """Note that no path has a logged inode any more, if that is so."""
+        if inode.is_logged and inode.nlink and not self._public_paths(inode):
+            inode.flags |= LOCAL
+            self._journal.touch(inode)
 
     def renamed(
         self, inode: Inode, old: DocPath, new: DocPath, target: Inode | None, caller: Caller
@@ -179,30 +193,33 @@ class Publication:
             if target is not None:
                 self.unlinked(target, new, caller)
             return
-        if inode.is_logged and not was_local:
-            if not is_local:
+        if not was_local:
+            if inode.is_logged and not is_local:
                 content = _Content(_logged_oid(inode), inode.unhashed)
                 step = _Step(OpKind.MOVE, old, new)
                 self._log(step, inode, content=content, replaced=target, caller=caller)
                 return
-            self._log(_Step(OpKind.REMOVE, old), inode, replaced=inode, caller=caller)
-            inode.flags |= LOCAL
-            self._journal.touch(inode)
-        elif not is_local:
-            self._arrived(inode, target)
+            self.unlinked(inode, old, caller)
+        if not is_local:
+            self._arrived(inode, new, target)
 
-    def _arrived(self, inode: Inode, target: Inode | None) -> None:
-        """A file that no path had so far is at a public one now."""
+    def _arrived(self, inode: Inode, path: DocPath, target: Inode | None) -> None:
+        """A file is at a public path that the stores do not know it at; `target` was there."""
+        if inode.is_logged:
+            # Its other names are public already, so this one is brought up to them.
+            step = _Step(OpKind.PUT, path)
+            self._log(step, inode, content=_logged_content(inode), replaced=target)
+            return
         if target is not None:
-            inode.replaced = target.oid if target.is_logged else target.replaced
+            self._remember_replaced(inode, *_known(target))
+            self._forget_replaced(target)
         if inode.flags & UNLOGGED or inode.dirty:
             if not inode.writers:
                 self.due(inode)
         elif inode.flags & LOCAL:
-            oid = _logged_oid(inode)
-            self._put(inode, self._public_paths(inode), oid)
+            self._put(inode, self._public_paths(inode), _logged_content(inode))
             inode.flags &= ~LOCAL
-            inode.replaced = None
+            self._forget_replaced(inode)
             self._journal.touch(inode)
 
     def _subtree_moved(
@@ -211,19 +228,20 @@ class Publication:
         """A directory became local, or stopped being so, with all that is below."""
         if is_local:
             self._log(_Step(OpKind.REMOVE, old), directory, caller=caller)
-        waiting = [directory]
+        waiting = [(directory, self._table.path(directory))]
         while waiting:
-            below = waiting.pop()
+            below, prefix = waiting.pop()
             for name in self._table.children(below):
                 inode = self._table.find(below, name)
                 assert inode is not None
+                path = join_path(prefix, name)
                 if inode.is_directory:
-                    waiting.append(inode)
-                elif is_local and inode.is_logged:
-                    inode.flags |= LOCAL
-                    self._journal.touch(inode)
-                elif not is_local:
-                    self._arrived(inode, None)
+                    waiting.append((inode, path))
+                elif is_local:
+                    self._forget_replaced(inode)
+                    self._note_local(inode)
+                elif inode.is_publishable and not self.is_local(path):
+                    self._arrived(inode, path, None)
 
     def exchanged(
         self, first: Inode, second: Inode, paths: tuple[DocPath, DocPath], caller: Caller
@@ -233,13 +251,27 @@ class Publication:
         if known and not any(map(self.is_local, paths)):
             self._log(_Step(OpKind.EXCHANGE, *paths), first, caller=caller)
             return
-        # One of them is unknown to the stores: what is known moves, the other is put when due.
-        self.unlinked(second, paths[1], caller)
-        if second.is_publishable and not self.is_local(paths[1]) and second.is_logged:
-            second.flags |= LOCAL
-        self.renamed(first, paths[0], paths[1], None, caller)
-        if not self.is_local(paths[0]) and second.is_publishable:
-            self._arrived(second, None)
+        # What leaves the stores' sight goes first, then moves what they know, then comes the rest.
+        moves = [(first, paths[0], paths[1]), (second, paths[1], paths[0])]
+        for inode, old, _ in moves:
+            if not inode.is_directory:
+                self._vacated(inode, old, caller)
+        moves.sort(key=lambda move: not (move[0].is_logged or move[0].is_directory))
+        moves.sort(key=lambda move: not self.is_local(move[2]))
+        for inode, old, new in moves:
+            self.renamed(inode, old, new, None, caller)
+
+    # --- what stood at a name that a file took before it was logged
+
+    def _remember_replaced(self, inode: Inode, oid: ObjectId | None, row: int | None) -> None:
+        inode.replaced, inode.replaced_row = oid, row
+        raw = raw_id(oid)
+        self._journal.run_sql("INSERT OR REPLACE INTO replaced VALUES (?,?,?)", inode.ino, raw, row)
+
+    def _forget_replaced(self, inode: Inode) -> None:
+        if inode.replaced is not None or inode.replaced_row is not None:
+            inode.replaced = inode.replaced_row = None
+            self._journal.run_sql("DELETE FROM replaced WHERE ino=?", inode.ino)
 
 
 def _logged_oid(inode: Inode) -> ObjectId | None:
@@ -247,10 +279,17 @@ def _logged_oid(inode: Inode) -> ObjectId | None:
     return None if inode.unhashed is not None else inode.oid
 
 
+def _logged_content(inode: Inode) -> _Content:
+    """Return what the op log's end has. Where the inode has newer bytes, an op before has the row."""
+    if inode.unhashed is not None:
+        return _Content(None, inode.unhashed)
+    return _Content(inode.oid, None if inode.flags & UNLOGGED else inode.content)
+
+
 def _known(inode: Inode | None) -> tuple[ObjectId | None, int | None]:
     """Return what the op log has where `inode` shows: a blob id, or a row being hashed."""
     if inode is None:
         return None, None
     if not inode.is_logged:
-        return inode.replaced, None
+        return inode.replaced, inode.replaced_row
     return _logged_oid(inode), inode.unhashed

@@ -6,11 +6,12 @@ tidying up.
 """
 
 import logging
-import time
 
 from caiafs.core.errors import CaiaError
+from caiafs.core.types import ObjectId
 from caiafs.state.journal import Journal
 from caiafs.state.spool import Spool
+from caiafs.vfs.contents import Contents
 from caiafs.vfs.inode import UNLOGGED
 from caiafs.vfs.namespace import Namespace
 from caiafs.vfs.publication import Publication
@@ -24,6 +25,7 @@ def recover(
     spool: Spool,
     table: InodeTable,
     namespace: Namespace,
+    contents: Contents,
     publication: Publication,
 ) -> int:
     """Finish what the last mount began; return how many versions it had not logged.
@@ -36,7 +38,6 @@ def recover(
     found = 0
     for (ino,) in journal.db.rows("SELECT ino FROM inode WHERE flags & ?", UNLOGGED):
         inode = table.get(ino)
-        inode.unlogged_since = time.monotonic()
         try:
             publication.due(inode)
         except CaiaError as exc:
@@ -60,4 +61,5 @@ def _remove_orphans(journal: Journal) -> None:
         "AND id NOT IN (SELECT content FROM op WHERE content NOT NULL)"
     )
     journal.run_sql("DELETE FROM dentry WHERE ino NOT IN (SELECT ino FROM inode)")
+    journal.run_sql("DELETE FROM replaced WHERE ino NOT IN (SELECT ino FROM inode)")
     journal.commit()
