@@ -37,6 +37,10 @@ NAMES = {
     "tilde": b"~x~/~",
     "question": b"a?b#c&d=e+f",
     "trailing dot": b"x./y.",
+    "word of a route below": b"base-files/FAQ",
+    "word of a route": b"files",
+    "word of a route inside a name": b"xfiles/y",
+    "word of a route after a dot": b".my-files/x",
 }
 
 CONTENTS = {

@@ -37,6 +37,7 @@ def test_good_settings_have_no_fault(settings):
         (GovcSettings("http://x/?a=b"), "query"),
         (GovcSettings(LOCAL, repo_name=""), "1 to 64"),
         (GovcSettings(LOCAL, repo_name="-x"), "1 to 64"),
+        (GovcSettings(LOCAL, repo_name="login-notes"), "begin with 'login'"),
         (GovcSettings(LOCAL, repo_name="a/b"), "1 to 64"),
         (GovcSettings(LOCAL, repo_name="a" * 65), "1 to 64"),
         (GovcSettings(LOCAL, repo_name="docs\n"), "1 to 64"),

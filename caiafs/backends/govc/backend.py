@@ -109,7 +109,12 @@ class GovcBackend(Backend):
         return await self._connected("log").log(max(limit, 1))
 
     async def read(self, path: DocPath) -> Document | None:
-        """Return the current document; on v2 also one that is staged and not committed yet."""
+        """Return the current document; on v2 also one that is staged and not committed yet.
+
+        Raises:
+            Corrupt: see `Backend.read`.
+            Absent: the server refuses the name in a read, so nothing can be said.
+        """
         return await self._connected("read").read(path)
 
     async def listing(self) -> Listing:
@@ -123,7 +128,7 @@ class GovcBackend(Backend):
         return listing
 
     async def current(self, paths: Sequence[DocPath]) -> dict[DocPath, Entry | None]:
-        """Return what govc holds at `paths` now, None where nothing; an oid is empty where it makes no sense."""
+        """Return what govc holds at `paths` now, None where nothing; an oid is empty where nobody can say."""
         reader = self._connected("read")
         found: dict[DocPath, Entry | None] = dict.fromkeys(paths)
 

@@ -118,6 +118,12 @@ def unescape(text: str) -> DocPath:
     return path
 
 
+def passes_validation(name: str) -> bool:
+    """Whether the real server's path validation takes `name`."""
+    hidden, drive = name[:1] in {".", "\\"}, name[1:2] == ":"
+    return not (hidden or drive or "../" in name or "..\\" in name)
+
+
 def _plain(path: DocPath, rules: PathRules) -> str | None:
     """Return `path` as text where the server takes it as it is."""
     if path.partition(b"/")[0] in RESERVED:
@@ -126,5 +132,4 @@ def _plain(path: DocPath, rules: PathRules) -> str | None:
         text = path.decode()
     except UnicodeDecodeError:
         return None
-    refused = text[:1] in {".", "\\"} or text[1:2] == ":" or "../" in text or "..\\" in text
-    return None if rules.strict and refused else text
+    return None if rules.strict and not passes_validation(text) else text

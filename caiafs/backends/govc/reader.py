@@ -18,7 +18,7 @@ from caiafs.backends.govc.paths import (
     is_long,
 )
 from caiafs.backends.govc.tasks import for_each
-from caiafs.core.errors import Corrupt
+from caiafs.core.errors import Absent, Corrupt, Refused
 from caiafs.core.types import DocPath, Entry, GitMode, ObjectId, blob_id
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,11 @@ class Reader:
         return tuple(_with_message(revision) for revision in revisions[:limit])
 
     async def read(self, path: DocPath) -> Document | None:
-        """Return the document at `path`, checked."""
+        """Return the document at `path`, checked.
+
+        Raises:
+            Absent: the server refuses to show what is there, if anything is.
+        """
         stored = await self._stored(encode_path(path, self.dialect.rules), path)
         if stored is None:
             return None
@@ -66,7 +70,7 @@ class Reader:
         """Return what is at `path` without fetching parts; `UNKNOWN` as oid where it makes no sense."""
         try:
             stored = await self._stored(encode_path(path, self.dialect.rules), path)
-        except Corrupt as exc:
+        except (Absent, Corrupt) as exc:
             log.warning("govc holds no readable document there: %s", exc)
             return Entry(GitMode.FILE, UNKNOWN)
         return None if stored is None else to_entry(stored.header)
@@ -99,7 +103,7 @@ class Reader:
         """Return the path of a long name, None where its envelope is gone or not one."""
         try:
             stored = await self._file(name, None)
-        except Corrupt:
+        except (Absent, Corrupt):
             return None
         path = _path_of(stored)
         return path if path and encode_path(path, self.dialect.rules) == name else None
@@ -131,7 +135,7 @@ class Reader:
             return
         try:
             stored = await self._file(name, None)
-        except Corrupt as exc:
+        except (Absent, Corrupt) as exc:
             log.warning("govc holds no readable document there: %s", exc)
             return
         path = _path_of(stored)
@@ -153,7 +157,11 @@ class Reader:
 
     async def _file(self, name: str, path: DocPath | None) -> codec.Stored | codec.Tombstone | None:
         """Return what `name` stands for, None where the server has no such file."""
-        answer = await self._client.send(self.dialect.plan_read(name, path))
+        try:
+            answer = await self._client.send(self.dialect.plan_read(name, path))
+        except Refused as exc:
+            # A name that the server does not let through: nobody knows what is there.
+            raise Absent(str(exc), backend=failures.GOVC, operation="read") from exc
         if answer.code:
             return None
         try:

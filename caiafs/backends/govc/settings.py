@@ -78,6 +78,9 @@ def _find_repo_fault(name: str) -> str | None:
         )
     if name in _RESERVED_REPO_NAMES:
         return f"the govc repository name {name!r} is reserved by the server"
+    if name.startswith("login"):
+        # v2 counts every POST below "/login" as an attempt to log in: 429 for 15 minutes after five.
+        return f"the govc repository name {name!r} must not begin with 'login'"
     return None
 
 
