@@ -120,8 +120,8 @@ def build(
         settlement=Settlement(journal, table, spool),
     )
     _begin(built)
-    recover(journal, spool, table, namespace, contents, publication)
     hasher.resume()
+    recover(journal, spool, table, namespace, contents=contents, publication=publication)
     built.files.on_released = built.remote.released
     link.tie(built)
     return built

@@ -8,7 +8,7 @@ A content row is written again and again until an op refers to it (`row_open`); 
 version and the next write makes a new row.
 """
 
-import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from caiafs.cache.memory import BlobCache
 from caiafs.core.errors import Absent, NotFound, StateCorrupt
 from caiafs.core.types import EMPTY_BLOB, ObjectId, blob_id
 from caiafs.state.extents import Extents
-from caiafs.state.journal import Journal
+from caiafs.state.journal import Journal, raw_id
 from caiafs.state.spool import Spool, SpoolFile
 from caiafs.vfs.body import BaseMissing, Body, CachedBody, SmallBody, SpoolBody
 from caiafs.vfs.inode import UNLOGGED, Inode
@@ -64,6 +64,8 @@ class Contents:
         self._loader = loader
         self._cache = cache
         self._limits = limits
+        self._doubtful: set[str] = set()
+        """Spool files that perhaps nobody needs any more."""
 
     # --- reading
 
@@ -179,24 +181,31 @@ class Contents:
         if isinstance(body, SmallBody) and end > self._limits.inline_max:
             body = self._spill(inode, body)
         body.write(content, offset)
-        inode.size = body.size
-        inode.dirty = True
+        self._note_dirty(inode, body.size)
 
     def truncate(self, inode: Inode, body: SmallBody | SpoolBody, size: int) -> None:
         """Make the content `size` bytes long."""
         if isinstance(body, SmallBody) and size > self._limits.inline_max:
             body = self._spill(inode, body)
         body.truncate(size)
-        inode.size = size
-        inode.dirty = True
+        self._note_dirty(inode, size)
 
     def replace_with_nothing(self, inode: Inode) -> None:
         """Make the content empty without looking at it (O_TRUNC)."""
         if inode.body is not None:
             inode.body.close()
+        if isinstance(inode.body, SpoolBody):
+            self._doubtful.add(inode.body.spool.name)
+        elif inode.row_open and inode.content is not None:
+            self._doubt(inode.content)
         inode.body = SmallBody(bytearray())
-        inode.size = 0
-        inode.dirty = True
+        self._note_dirty(inode, 0)
+
+    def _note_dirty(self, inode: Inode, size: int) -> None:
+        if not inode.dirty:
+            inode.row_size = inode.size
+            inode.dirty = True
+        inode.size = size
 
     def _spill(self, inode: Inode, body: SmallBody) -> SpoolBody:
         spooled = SpoolBody(self._spool.create(), Extents())
@@ -246,17 +255,46 @@ class Contents:
         inode.content = None
         inode.row_open = False
 
-    def drop_row_if_in_git(self, inode: Inode) -> None:
-        """Remove a content row whose bytes git has under the inode's blob id."""
+    def keep_logged(self, inode: Inode) -> None:
+        """Drop a journaled content that is what the op log's end has: git or an op's row has it."""
         assert inode.oid is not None
-        with contextlib.suppress(NotFound):
+        row = None
+        try:
             self._objects.size(inode.oid)
-            self.drop_content(inode)
+        except NotFound:
+            self._journal.commit()
+            sql = (
+                "SELECT content FROM op WHERE oid=? AND content NOT NULL ORDER BY seq DESC LIMIT 1"
+            )
+            rows = self._journal.db.rows(sql, raw_id(inode.oid))
+            if not rows:
+                return
+            row = rows[0][0]
+        self.drop_content(inode)
+        inode.content = row
 
     def drop_row(self, content_id: int) -> None:
-        """Remove a content row unless an op refers to it; its spool file goes at the next start."""
-        if not self._journal.is_op_content(content_id):
-            self._journal.run_sql("DELETE FROM content WHERE id=?", content_id)
+        """Remove a content row unless an op refers to it; `sweep` removes its spool file."""
+        if self._journal.is_op_content(content_id):
+            return
+        self._doubt(content_id)
+        self._journal.run_sql("DELETE FROM content WHERE id=?", content_id)
+
+    def _doubt(self, content_id: int) -> None:
+        sql = "SELECT spool FROM content WHERE id=? AND spool NOT NULL"
+        self._doubtful.update(name for (name,) in self._journal.db.rows(sql, content_id))
+
+    def sweep(self, inodes: Iterable[Inode]) -> None:
+        """Remove spool files that no row names any more and none of `inodes` has open."""
+        if not self._doubtful:
+            return
+        self._journal.commit()
+        in_use = {inode.body.spool.name for inode in inodes if isinstance(inode.body, SpoolBody)}
+        sql = "SELECT 1 FROM content WHERE spool=? LIMIT 1"
+        for name in self._doubtful - in_use:
+            if not self._journal.db.rows(sql, name):
+                self._spool.remove(name)
+                self._doubtful.discard(name)
 
     async def sync(self, inode: Inode) -> None:
         """Return when the spool file of a journaled content is on the disk."""

@@ -19,7 +19,7 @@ from typing import Protocol
 import trio
 
 from caiafs.core.config import CommitPolicy
-from caiafs.core.errors import CaiaError, FileTooLarge, IsADirectory, StateFull
+from caiafs.core.errors import CaiaError, FileTooLarge, IsADirectory, NotFound, StateFull
 from caiafs.core.types import HandleId, InodeNo
 from caiafs.state.database import StateDatabase
 from caiafs.state.journal import Journal
@@ -259,7 +259,7 @@ class Files:
             for inode in self._being_written():
                 self._aging.setdefault(inode.ino, 0.0)
         for ino in tuple(self._aging):
-            aging = self._table.peek(ino)
+            aging = self._inode(ino)
             if aging is not None and (unflushed or not aging.dirty):
                 self._make_version(aging)
         self._journal.commit_everything()
@@ -268,6 +268,13 @@ class Files:
         """Return inodes that open handles have written to since the last flush."""
         opened = {handle.inode.ino: handle.inode for handle in self._handles.values()}
         return [inode for inode in opened.values() if inode.dirty and inode.size and inode.nlink]
+
+    def _inode(self, ino: InodeNo) -> Inode | None:
+        """Return an inode that waits for its age; the kernel may have forgotten it meanwhile."""
+        try:
+            return self._table.get(ino)
+        except NotFound:
+            return None
 
     def _make_version(self, inode: Inode) -> None:
         self._aging.pop(inode.ino, None)
@@ -289,11 +296,12 @@ class Files:
                 for ino, since_s in tuple(self._aging.items()):
                     self._age(ino, since_s, now_s)
                 self._journal.commit()
+                self._contents.sweep(self._table.in_memory())
             except CaiaError as exc:
                 log.warning("open files wait for the state database: %s", exc)
 
     def _age(self, ino: InodeNo, since_s: float, now_s: float) -> None:
-        inode = self._table.peek(ino)
+        inode = self._inode(ino)
         if inode is None or not (inode.dirty or inode.flags & UNLOGGED):
             del self._aging[ino]
         elif now_s - since_s >= self._policy.max_age_s:

@@ -50,7 +50,7 @@ class Hasher:
         self._wake.set()
 
     def resume(self) -> None:
-        """Take up what the last mount left."""
+        """Take up what the last mount left; before recovery, which asks what the log's end has."""
         rows = self._journal.db.rows
         newest = {  # of each inode: only this one says what the log's end has
             ino: content_id
@@ -61,8 +61,6 @@ class Hasher:
         }
         sql = "SELECT ino, content FROM op WHERE kind='put' AND oid IS NULL ORDER BY seq"
         for ino, content_id in dict.fromkeys(rows(sql)):
-            if (ino, content_id) in self._waiting:
-                continue  # recovery logged it just now
             inode = self._find(ino)
             if inode is not None and newest.get(ino) == content_id:
                 inode.unhashed = content_id

@@ -44,6 +44,7 @@ class Inode:
         oid: of a file or link, the blob that the op log's end has for it (None: never logged; with
             LOCAL no path has it); of a directory that is not LOADED, its tree.
         content: row with bytes that are newer than `oid` or not in git yet; None where git has all.
+        row_size: while dirty, the size that goes with what the DB has of the content.
         row_open: the content row belongs to no op yet and may be written again.
         unhashed: content row of the newest op when its id is still being computed.
         names: (directory, name) pairs; None: not asked the DB yet.
@@ -79,6 +80,7 @@ class Inode:
         "replaced",
         "replaced_row",
         "row_open",
+        "row_size",
         "size",
         "uid",
         "unhashed",
@@ -108,6 +110,7 @@ class Inode:
         self.author: tuple[int, str] | None = None
         self.replaced: ObjectId | None = None
         self.replaced_row: int | None = None
+        self.row_size = 0
         self.dirty = False
         self.row_open = False
         self.unhashed: int | None = None
@@ -148,7 +151,8 @@ class Inode:
             self.gid,
             self.rdev,
             self.nlink,
-            self.size,
+            # A crash before the next flush leaves the content that the DB has, with its size.
+            self.row_size if self.dirty else self.size,
             self.atime_ns,
             self.mtime_ns,
             self.ctime_ns,

@@ -201,8 +201,8 @@ class Namespace:
     def end(self, inode: Inode) -> None:
         """Remove an inode that has neither names nor handles."""
         inode.dirty = False
-        self._contents.let_go(inode)
         self._contents.drop_content(inode)
+        self._contents.let_go(inode)
         self._table.drop(inode)
 
     def rename(
@@ -229,6 +229,7 @@ class Namespace:
             )
             if there is inode:
                 return
+            self._check_exchange(((inode, new_directory), (there, old_directory)))
             self._exchange((old_directory, source[1], inode), (new_directory, target[1], there))
             self._publication.exchanged(inode, there, paths, caller)
             self._journal.commit()
@@ -242,6 +243,13 @@ class Namespace:
             raise InvalidArgument("a directory cannot move into itself")
         self._move((old_directory, source[1]), (new_directory, target[1]), inode, there, caller)
         self._journal.commit()
+
+    def _check_exchange(self, moves: tuple[tuple[Inode, Inode], ...]) -> None:
+        """Refuse what cannot be before anything is changed: moves of an inode into a directory."""
+        for moved, into in moves:
+            if moved.is_directory and self._table.is_below(into, moved):
+                raise InvalidArgument("a directory cannot change places with what is below it")
+            self._table.names(moved)
 
     def _check_replaceable(self, inode: Inode, there: Inode | None) -> None:
         if there is None:
@@ -264,6 +272,8 @@ class Namespace:
         old_directory, new_directory = source[0], target[0]
         old_path = self._table.path(*source)
         new_path = self._table.path(*target)
+        # Asking for names commits: half a rename, were it done between the changes below.
+        self._table.names(inode)
         if there is not None:
             self._table.unlink(new_directory, target[1], there)
             there.ctime_ns = time.time_ns()
@@ -286,9 +296,7 @@ class Namespace:
     def _exchange(
         self, first: tuple[Inode, bytes, Inode], second: tuple[Inode, bytes, Inode]
     ) -> None:
-        for (directory, name, inode), (_, _, other) in ((first, second), (second, first)):
-            if inode.is_directory and self._table.is_below(directory, other):
-                raise InvalidArgument("a directory cannot change places with what is below it")
+        for directory, name, inode in (first, second):
             if inode.is_directory:
                 directory.nlink -= 1
                 self._journal.touch(directory)

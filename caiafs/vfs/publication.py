@@ -83,7 +83,7 @@ class Publication:
         oid = self._contents.hash_small(small)
         inode.flags &= ~UNLOGGED
         if inode.is_logged and oid == _logged_oid(inode):
-            self._contents.drop_row_if_in_git(inode)
+            self._contents.keep_logged(inode)
         else:
             self._put(inode, paths, _Content(oid, inode.content))
             inode.oid = oid

@@ -19,12 +19,19 @@ from caiafs.vfs.table import InodeTable
 
 log = logging.getLogger(__name__)
 
+_UNFINISHED = (
+    "SELECT ino FROM inode WHERE flags & ?"
+    # Created, and the mount ended before its first flush.
+    " OR (oid IS NULL AND content IS NULL AND mode & 0xf000 = 0x8000)"
+)
+
 
 def recover(
     journal: Journal,
     spool: Spool,
     table: InodeTable,
     namespace: Namespace,
+    *,
     contents: Contents,
     publication: Publication,
 ) -> int:
@@ -35,10 +42,18 @@ def recover(
     for (ino,) in journal.db.rows("SELECT ino FROM inode WHERE nlink=0"):
         namespace.end(table.get(ino))
     _remove_orphans(journal)
+    for ino, oid, content in journal.db.rows("SELECT ino, oid, content FROM replaced"):
+        inode = table.get(ino)
+        inode.replaced = ObjectId(oid.hex()) if oid is not None else None
+        inode.replaced_row = content
     found = 0
-    for (ino,) in journal.db.rows("SELECT ino FROM inode WHERE flags & ?", UNLOGGED):
+    for (ino,) in journal.db.rows(_UNFINISHED, UNLOGGED):
         inode = table.get(ino)
         try:
+            if inode.content is None:
+                # An empty file in the mount is one in the stores too.
+                contents.replace_with_nothing(inode)
+                contents.journal(inode)
             publication.due(inode)
         except CaiaError as exc:
             log.error("inode %d cannot be published: %s", ino, exc)  # noqa: TRY400  # no bug
