@@ -35,6 +35,7 @@ from caiafs.virtual.tree import Sources, build_caia
 log = logging.getLogger(__name__)
 
 _ANSWER_TIMEOUT_S = 20.0
+_CURRENT_TIMEOUT_S = 5.0
 _HASH_GRACE_S = 5.0
 
 
@@ -100,13 +101,16 @@ async def _run(
             mount.db.run,
             mount.files.run,
             mount.hasher.run,
-            mount.kernel.run,
             mount.remote.run,
         ):
             nursery.start_soon(part)
+        # So that the first reader sees what was pushed meanwhile; without a store process, the past.
+        with trio.move_on_after(_CURRENT_TIMEOUT_S):
+            await link.wait_current()
         with session.mounted(operations, mount.config):
             async with trio.open_nursery() as serving:
                 await serving.start(_stop_on_signal)
+                serving.start_soon(mount.kernel.run)
                 serving.start_soon(_announce, mount, on_ready)
                 await session.serve()
                 serving.cancel_scope.cancel()

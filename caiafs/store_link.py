@@ -16,6 +16,7 @@ from caiafs.core.types import NO_OBJECT, Change, DocPath, ObjectId
 from caiafs.link.codec import from_json
 from caiafs.link.messages import (
     Changes,
+    Current,
     Due,
     FetchDone,
     FetchRequest,
@@ -51,6 +52,7 @@ class StoreLink:
     def __init__(self, config_json: str) -> None:
         self._config_json = config_json
         self._mount: MountProcess | None = None
+        self._current = trio.Event()
         self._incoming: list[Change] = []
         self._loading: dict[ObjectId, trio.Event] = {}
         self.process = StoreProcess(self._start_message, self)
@@ -92,6 +94,14 @@ class StoreLink:
         await self._settle(message.settled_seq)
         self.process.notify(Due(self.mount.journal.last_seq))
 
+    async def on_current(self, _message: Current) -> None:
+        """Let the mount begin."""
+        self._current.set()
+
+    async def wait_current(self) -> None:
+        """Return when all that happened while nothing was mounted has been taken in."""
+        await self._current.wait()
+
     async def on_settled(self, message: Settled) -> None:
         """Forget what is settled."""
         self._note_commit(message.commit)
@@ -113,7 +123,8 @@ class StoreLink:
             self.mount.table.import_time_ns = message.commit_time_ns
         trees = {to_path(path): oid for path, oid in message.trees.items()}
         await self.mount.remote.apply(changes, trees)
-        self._note_commit(message.commit)
+        if message.last_seq <= self.settled_seq:
+            self._note_commit(message.commit)  # else `Settled` follows, and a restart needs both
 
     def _note_commit(self, commit: ObjectId) -> None:
         """Note that the state DB shows what `commit` brought; a restart compares from there."""

@@ -9,7 +9,7 @@ import abc
 from dataclasses import dataclass, field
 from typing import final
 
-from caiafs.core.types import ChangeSet, DocPath, Entry, ObjectId
+from caiafs.core.types import ChangeSet, DocPath, Entry
 
 
 @final

@@ -26,6 +26,7 @@ class KernelCache:
         self._send, self._receive = trio.open_memory_channel[tuple[InodeNo, bytes, InodeNo | None]](
             _QUEUED_MAX
         )
+        self._is_mounted = False
         self.sent = 0
         self.failed = 0
 
@@ -36,14 +37,17 @@ class KernelCache:
 
         With `removed`, the inode that lost the name for good, watchers are told of a deletion.
         """
-        await self._send.send((directory, name, removed))
+        if self._is_mounted:
+            await self._send.send((directory, name, removed))
 
     async def forget_attributes(self, ino: InodeNo) -> None:
         """Have the kernel ask for an inode's attributes again; its pages stay."""
-        await self._send.send((ino, b"", None))
+        if self._is_mounted:
+            await self._send.send((ino, b"", None))
 
     async def run(self) -> None:
-        """Carry notifies out, until cancelled."""
+        """Carry notifies out, until cancelled; before that the kernel knows nothing of us."""
+        self._is_mounted = True
         limiter = trio.CapacityLimiter(_THREADS)
         async with trio.open_nursery() as nursery:
             for _ in range(_THREADS):

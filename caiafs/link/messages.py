@@ -113,6 +113,11 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Current:
+    """What happened to the branch while nothing was mounted has been told."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """Ops up to `last_seq` are in commit `commit`, which a ref on disk reaches."""
 
@@ -224,6 +229,7 @@ Message = (
     | LoadRequest
     | Stop
     | Ready
+    | Current
     | Settled
     | Changes
     | SyncProgress

@@ -14,9 +14,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -24,6 +24,7 @@ from caiafs.core.errors import DeadlineExceeded, Unreachable
 from caiafs.link.channel import Channel, LinkError
 from caiafs.link.messages import (
     Changes,
+    Current,
     Due,
     Failed,
     FetchDone,
@@ -62,6 +63,10 @@ class LinkEvents(Protocol):
 
     async def on_ready(self, message: Ready) -> None:
         """The store process (re)started."""
+        ...
+
+    async def on_current(self, message: Current) -> None:
+        """All that happened while nothing was mounted has been told."""
         ...
 
     async def on_settled(self, message: Settled) -> None:
@@ -114,6 +119,13 @@ class StoreProcess:
     ) -> None:
         self._start_message = start_message
         self._events = events
+        self._tell: dict[type, Callable[[Any], Awaitable[None]]] = {
+            Settled: events.on_settled,
+            Changes: events.on_changes,
+            Report: events.on_report,
+            Current: events.on_current,
+            Ready: self._on_ready,
+        }
         self._command = command
         self._channel: Channel | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -205,14 +217,9 @@ class StoreProcess:
             log.exception("handling a message of the store process broke")
 
     async def _dispatch(self, message: Message) -> None:
-        if isinstance(message, Settled):
-            await self._events.on_settled(message)
-        elif isinstance(message, Changes):
-            await self._events.on_changes(message)
-        elif isinstance(message, Report):
-            await self._events.on_report(message)
-        elif isinstance(message, Ready):
-            await self._on_ready(message)
+        tell = self._tell.get(type(message))
+        if tell is not None:
+            await tell(message)
         elif isinstance(message, Reply):
             self._on_reply(message)
         elif isinstance(message, SyncProgress):

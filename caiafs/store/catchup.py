@@ -8,7 +8,7 @@ there is ever read as a deletion.
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import trio
@@ -22,13 +22,12 @@ from caiafs.core.types import EMPTY_TREE, Change, ChangeSet, DocPath, Entry, Obj
 from caiafs.store.cursors import Cursor
 from caiafs.store.govc_store import GovcStore
 from caiafs.store.meeting import Meeting, decide_meeting
+from caiafs.store.pieces import BATCH_BYTES, BATCH_DOCUMENTS, plan_pieces
 from caiafs.store.trailers import operation_of, with_operation
 
 log = logging.getLogger(__name__)
 
 REPLAY_MAX_COMMITS = 200
-BATCH_DOCUMENTS = 200
-BATCH_BYTES = 8 << 20
 _MET_SEARCH_GOVC = 64
 _MET_SEARCH_GIT = 4096
 _UNMET_PAUSE_S = 10.0
@@ -48,30 +47,6 @@ class Branch(Protocol):
     async def wait_moved(self) -> None:
         """Wait until it moves."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Part of what one commit does, small enough for one request after another in time."""
-
-    changes: tuple[Change, ...]
-    size_bytes: int
-
-
-def plan_pieces(changes: Sequence[Change], sizes: Sequence[int]) -> list[Piece]:
-    """Cut changes into pieces of at most BATCH_DOCUMENTS and BATCH_BYTES; one large document is one piece."""
-    pieces: list[Piece] = []
-    current: list[Change] = []
-    current_bytes = 0
-    for change, size in zip(changes, sizes, strict=True):
-        if current and (len(current) >= BATCH_DOCUMENTS or current_bytes + size > BATCH_BYTES):
-            pieces.append(Piece(tuple(current), current_bytes))
-            current, current_bytes = [], 0
-        current.append(change)
-        current_bytes += size
-    if current:
-        pieces.append(Piece(tuple(current), current_bytes))
-    return pieces
 
 
 class CatchUp:

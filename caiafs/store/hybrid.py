@@ -15,9 +15,10 @@ from caiafs.core.types import ChangeSet, DocPath, ObjectId
 from caiafs.link.messages import to_text
 from caiafs.link.report import BackendReport, Condition, RefusedDocument
 from caiafs.store.breaker import BreakerState
-from caiafs.store.catchup import BATCH_DOCUMENTS, CatchUp
+from caiafs.store.catchup import CatchUp
 from caiafs.store.govc_store import GovcStore
 from caiafs.store.meter import Meter
+from caiafs.store.pieces import BATCH_DOCUMENTS
 
 log = logging.getLogger(__name__)
 

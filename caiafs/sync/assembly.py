@@ -20,7 +20,7 @@ from caiafs.core.config import Config
 from caiafs.core.errors import CaiaError
 from caiafs.core.types import NO_OBJECT, DocPath, ObjectId, Signature
 from caiafs.link.channel import Channel
-from caiafs.link.messages import Ready, Start
+from caiafs.link.messages import Current, Ready, Start
 from caiafs.link.report import StoreReport
 from caiafs.state.ops import Op
 from caiafs.state.reader import StateReader
@@ -101,6 +101,7 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
             await _tell_news(parts, before, settled_ops)
         async with published.lock:
             await pushes.take()
+        await channel.send(Current())
         exact_last = await _find_exact_last(parts, state, start.writer_id)
         settings = replace(_publisher_settings(config, start.writer_id), exact_last=exact_last)
         await _run(channel, parts, Publisher(settings, parts.publisher_parts))
@@ -119,7 +120,6 @@ def _build(
     core: tuple[GitBackend, Contents, Published, Pushes],
 ) -> Parts:
     git, contents, published, pushes = core
-    identities = Identities()
     govc = _build_govc(config, git, contents) if config.use_govc else None
     foreign = (
         ForeignCommits(govc, git, published, pushes, contents, writer_id=start.writer_id)
@@ -128,34 +128,12 @@ def _build(
     )
     follower = Follower(published, pushes, govc, foreign, interval_s=config.poll_interval_s)
 
-    def author() -> Signature:
-        return identities.signature(os.getuid(), time.time_ns())
-
-    async def take_foreign(paths: Iterable[DocPath]) -> None:
-        await follower.take_foreign(paths)
-
     catch_up = (
-        CatchUp(
-            govc,
-            git,
-            published,
-            writer_id=start.writer_id,
-            author=author,
-            take_foreign=take_foreign,
-        )
+        _build_catch_up(govc, git, published, follower, start.writer_id)
         if govc is not None
         else None
     )
     stores = HybridStore(git, govc, catch_up, config)
-
-    def foreign_time_ns(path: DocPath, _oid: ObjectId) -> int:
-        noted = published.foreign_time_ns(path)
-        if noted is not None or published.commit is None:
-            return noted or 0
-        return git.log_of.commit(published.commit).author.time_ns
-
-    def merge(path: DocPath, base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
-        return merge_text(base, ours, theirs, path=path)
 
     publisher_parts = PublisherParts(
         ops=state,
@@ -163,8 +141,8 @@ def _build(
         reader=git.repository.reader,
         stores=stores,
         published=published,
-        identities=identities,
-        merging=Merging(contents.read_small, merge, conflict_name, foreign_time_ns),
+        identities=Identities(),
+        merging=_build_merging(git, contents, published),
         send=channel.send,
         take_in=follower.take_in,
     )
@@ -181,6 +159,35 @@ def _build(
         foreign,
         publisher_parts,
     )
+
+
+def _build_catch_up(
+    govc: GovcStore, git: GitBackend, published: Published, follower: Follower, writer_id: str
+) -> CatchUp:
+    identities = Identities()
+
+    def author() -> Signature:
+        return identities.signature(os.getuid(), time.time_ns())
+
+    async def take_foreign(paths: Iterable[DocPath]) -> None:
+        await follower.take_foreign(paths)
+
+    return CatchUp(
+        govc, git, published, writer_id=writer_id, author=author, take_foreign=take_foreign
+    )
+
+
+def _build_merging(git: GitBackend, contents: Contents, published: Published) -> Merging:
+    def foreign_time_ns(path: DocPath, _oid: ObjectId) -> int:
+        noted = published.foreign_time_ns(path)
+        if noted is not None or published.commit is None:
+            return noted or 0
+        return git.log_of.commit(published.commit).author.time_ns
+
+    def merge(path: DocPath, base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
+        return merge_text(base, ours, theirs, path=path)
+
+    return Merging(contents.read_small, merge, conflict_name, foreign_time_ns)
 
 
 def _object_dir(config: Config) -> Path | None:

@@ -74,10 +74,11 @@ class Attributes:
         if change.gid is not None:
             inode.gid = change.gid
         if change.atime_ns is not None:
-            inode.atime_ns = change.atime_ns
+            inode.atime_ns = _storable(change.atime_ns)
         if change.mtime_ns is not None:
-            inode.mtime_ns = change.mtime_ns
-        inode.ctime_ns = change.ctime_ns if change.ctime_ns is not None else time.time_ns()
+            inode.mtime_ns = _storable(change.mtime_ns)
+        ctime_ns = change.ctime_ns if change.ctime_ns is not None else time.time_ns()
+        inode.ctime_ns = _storable(ctime_ns)
         self._journal.touch(inode)
         if change.is_times_only or (inode.dirty and inode.writers):
             # Of a file that is being written the flush makes all durable, attributes too.
@@ -164,3 +165,8 @@ class Attributes:
         self._journal.touch(inode)
         self._journal.run_sql("DELETE FROM xattr WHERE ino=? AND name=?", ino, name)
         self._journal.commit()
+
+
+def _storable(time_ns: int) -> int:
+    """Return the nearest time that 64 bits of ns hold: the years 1677 to 2262."""
+    return max(-(1 << 63), min(time_ns, (1 << 63) - 1))

@@ -165,6 +165,9 @@ class World:
                 self.shown = self.tree(message.commit)
         self._grow(message)
 
+    async def on_current(self, message):
+        pass
+
     async def on_settled(self, message):
         if self.deaf:
             return

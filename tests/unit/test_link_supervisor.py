@@ -28,6 +28,9 @@ class Recorder:
         self.grew.set()
         self.grew = trio.Event()
 
+    async def on_current(self, message):
+        pass
+
     async def on_ready(self, message):
         self._add(message)
 
