@@ -4,20 +4,9 @@ import pytest
 
 from caiafs.link.messages import FetchRequest
 from tests.store.test_publish_govc import connected, settings
-from tests.support.govc_peek import Peek
 from tests.support.store_world import World, a_world
 
 pytestmark = pytest.mark.govc
-
-
-@pytest.fixture
-def server(govc_servers):
-    return govc_servers(architecture="new", storage="memory")
-
-
-@pytest.fixture
-def peek(server):
-    return Peek(server.url)
 
 
 async def arrives(world, path, text):

@@ -9,16 +9,6 @@ from tests.support.store_world import World, a_world
 pytestmark = pytest.mark.govc
 
 
-@pytest.fixture
-def server(govc_servers):
-    return govc_servers(architecture="new", storage="memory")
-
-
-@pytest.fixture
-def peek(server):
-    return Peek(server.url)
-
-
 def settings(server, **more):
     return {
         "use_govc": True,

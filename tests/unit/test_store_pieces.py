@@ -1,8 +1,8 @@
 """Decisions of catch-up and meeting."""
 
 from caiafs.core.types import Change, DocPath, Entry, blob_id
-from caiafs.store.catchup import BATCH_BYTES, BATCH_DOCUMENTS, plan_pieces
 from caiafs.store.meeting import Meeting, decide_meeting
+from caiafs.store.pieces import BATCH_BYTES, BATCH_DOCUMENTS, plan_pieces
 
 ENTRY = Entry(0o100644, blob_id(b"x"))
 
