@@ -1,11 +1,13 @@
 """Existing repositories, bare and not, of CAIA's layout and any other; new ones."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import MountFactory
 from tests.support.mount import Mount, git
+from tests.support.requirements import require_root
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
@@ -152,3 +154,32 @@ def test_two_mounts_of_two_repositories_side_by_side(mount_caia: MountFactory):
     assert (first / "doc").read_text() == "first"
     first.wait_health("ok")
     second.wait_health("ok")
+
+
+@pytest.mark.parametrize("steps", ["edit", "edit other", "other edit other"])
+def test_large_document_that_left_the_caches_is_published_when_edited(
+    caia: Mount, tmp_path: Path, steps: str
+):
+    # Its blob id takes a while, for the base has to be loaded first: the publisher must wait for it.
+    require_root()
+    content = bytearray(os.urandom(1 << 20) * 32)
+    (caia / "large").write_bytes(content)
+    caia.sync()
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3\n")
+
+    for step in steps.split():
+        if step == "other":
+            (caia / "other").write_bytes(os.urandom(100_000))
+            caia.sync()
+            continue
+        with (caia / "large").open("r+b", buffering=0) as handle:
+            for offset in range(0, len(content), 1 << 18):
+                handle.seek(offset)
+                handle.write(b"edited")
+                content[offset : offset + 6] = b"edited"
+        caia.sync()
+
+    assert (caia.clone(tmp_path / "clone") / "large").read_bytes() == content
+    Path("/proc/sys/vm/drop_caches").write_text("3\n")
+    assert (caia / "large").read_bytes() == content

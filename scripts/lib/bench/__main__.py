@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import signal
 import sys
 from pathlib import Path
 
@@ -90,6 +91,7 @@ def run_case(target: Target, data: Dataset, case: Case, results: report.Results)
 
 def main() -> int:
     args = arguments()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # leaves no mount
     results = report.Results()
     scale = QUICK if args.quick else FULL
     with scratch() as base, contextlib.ExitStack() as stack:
