@@ -162,6 +162,8 @@ class Files:
         inode.handles -= 1
         inode.writers -= opened.writes
         if not inode.nlink:
+            if opened.writes and not inode.writers:
+                self.on_released(inode)
             if not inode.handles:
                 self._namespace.end(inode)
                 self._journal.commit_within(RELEASE_DELAY_S)

@@ -18,7 +18,16 @@ from typing import Protocol
 import trio
 
 from caiafs.core.errors import CaiaError
-from caiafs.core.types import Change, DocPath, Entry, GitMode, InodeNo, ObjectId, git_mode
+from caiafs.core.types import (
+    ROOT_INODE,
+    Change,
+    DocPath,
+    Entry,
+    GitMode,
+    InodeNo,
+    ObjectId,
+    git_mode,
+)
 from caiafs.state.journal import Journal
 from caiafs.vfs.inode import EXPLICIT, HAS_XATTRS, LOADED, UNLOGGED, Inode
 from caiafs.vfs.namespace import Namespace
@@ -64,17 +73,28 @@ class Remote:
         self.applied = 0
 
     async def apply(self, changes: Sequence[Change], trees: Mapping[DocPath, ObjectId]) -> None:
-        """Take in `changes`; `trees` are the ids of directories that changed."""
-        for start in range(0, len(changes), _SLICE):
-            for change in changes[start : start + _SLICE]:
-                self._take(change, trees)
-            await self._tell_kernel()
+        """Take in `changes`; `trees` are the ids of directories that changed.
+
+        Without `trees` (they come with a commit's last message only) directories are loaded.
+        """
+        # Before the first await: a directory that is looked into meanwhile shows all of it.
         for path in sorted(trees):
             directory = self._directory(path)
             if directory is not None and not directory.flags & LOADED:
                 directory.oid = trees[path]
                 self._journal.touch(directory)
+        # A document may take the place of a directory, and the other way round.
+        ordered = sorted(changes, key=lambda change: change.after is not None)
+        for start in range(0, len(ordered), _SLICE):
+            for change in ordered[start : start + _SLICE]:
+                self._take(change, trees)
+            await self._tell_kernel()
         await self._tell_kernel()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether changes wait for writers; they are forgotten when the mount ends."""
+        return bool(self._waiting)
 
     def released(self, inode: Inode) -> None:
         """Note that an inode's last writer has gone."""
@@ -114,10 +134,13 @@ class Remote:
 
     def _apply(self, change: Change, trees: Mapping[DocPath, ObjectId]) -> None:
         *above, name = change.path.split(b"/")
-        directory = self._walk(above, trees, make=change.after is not None)
+        is_new = change.before is None and change.after is not None
+        directory = self._walk(above, trees, make=is_new, keep=change.after is not None)
         if directory is None:
             return
         inode = self._table.find(directory, name)
+        if inode is not None and self._waits(inode, change):
+            return
         if not _shows(inode, change.before):
             return
         if inode is not None and inode.writers:
@@ -127,17 +150,39 @@ class Remote:
         if change.after is None:
             assert inode is not None, "it shows what was there before"
             self._remove(directory, name, inode)
-        elif inode is not None and inode.oid == change.after.oid and inode.is_file:
+        elif inode is not None and _differ_in_mode_only(inode, change.after):
             self._set_executable(inode, change.after.mode)
         else:
             self._replace(directory, name, inode, change.after)
 
+    def _waits(self, inode: Inode, change: Change) -> bool:
+        """Whether a change before this one waits for the inode's writers; then both are one."""
+        path, earlier = self._waiting.get(inode.ino, (None, change))
+        if path != change.path:
+            return False
+        if _same(earlier.after, change.before):
+            self._waiting[inode.ino] = (path, Change(path, earlier.before, change.after))
+            if _same(earlier.before, change.after):
+                del self._waiting[inode.ino]
+        return True
+
     def _walk(
-        self, names: Sequence[bytes], trees: Mapping[DocPath, ObjectId], *, make: bool
+        self,
+        names: Sequence[bytes],
+        trees: Mapping[DocPath, ObjectId],
+        *,
+        make: bool,
+        keep: bool,
     ) -> Inode | None:
-        """Return the directory of a change, None where its tree id or its absence says all."""
-        directory = self._table.get(InodeNo(1))
+        """Return the directory of a change, None where its tree id or its absence says all.
+
+        `make` makes what is missing above the document, `keep` says that the document is there
+        afterwards, and so are the directories.
+        """
+        directory = self._table.get(ROOT_INODE)
         for depth, name in enumerate(names):
+            if not trees:
+                self._table.children(directory)
             if not directory.flags & LOADED:
                 return None
             path = DocPath(b"/".join(names[: depth + 1]))
@@ -145,14 +190,22 @@ class Remote:
             if below is None:
                 if not make:
                     return None
-                below = self._make_directory(directory, name, trees.get(path))
+                tree = None if self._moved_away(path) else trees.get(path)
+                below = self._make_directory(directory, name, tree)
             if not below.is_directory:
                 return None
-            if not below.flags & LOADED and not make and path not in trees:
+            if not below.flags & LOADED and not keep and trees and path not in trees:
                 self._remove(directory, name, below)
                 return None
             directory = below
+        if not trees:
+            self._table.children(directory)
         return directory if directory.flags & LOADED else None
+
+    def _moved_away(self, path: DocPath) -> bool:
+        """Whether we took a directory away that the stores still have: what was in it is not new."""
+        self._journal.commit()
+        return bool(self._journal.db.rows("SELECT 1 FROM op WHERE path=? LIMIT 1", path))
 
     def _make_directory(self, parent: Inode, name: bytes, tree: ObjectId | None) -> Inode:
         """Make a directory that somebody else made; its documents follow, or are in `tree`."""
@@ -215,13 +268,21 @@ class Remote:
 
     def _directory(self, path: DocPath) -> Inode | None:
         """Return a directory as far as it is loaded."""
-        directory = self._table.get(InodeNo(1))
+        directory = self._table.get(ROOT_INODE)
         for name in path.split(b"/") if path else ():
             below = self._table.find(directory, name) if directory.flags & LOADED else None
             if below is None or not below.is_directory:
                 return None
             directory = below
         return directory
+
+
+def _differ_in_mode_only(inode: Inode, after: Entry) -> bool:
+    return inode.is_file and inode.oid == after.oid and after.mode != GitMode.SYMLINK
+
+
+def _same(one: Entry | None, other: Entry | None) -> bool:
+    return one is other or (one is not None and one.same_content(other))
 
 
 def _shows(inode: Inode | None, entry: Entry | None) -> bool:

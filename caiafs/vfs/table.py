@@ -269,15 +269,18 @@ class InodeTable:
 
     def imported(self, git_mode: int, oid: ObjectId, *, like: Inode, size: int = -1) -> Inode:
         """Return a new inode for what a git tree has, owned as `like` is, without a name."""
+        is_document = git_mode not in {GitMode.DIRECTORY, GitMode.GITLINK}
+        if is_document and size < 0:
+            size = self._objects.size(oid)
         inode = self.new(_st_mode(git_mode), like.uid, like.gid)
         inode.atime_ns = inode.mtime_ns = inode.ctime_ns = self.import_time_ns
         if git_mode == GitMode.DIRECTORY:
             inode.oid = oid
             inode.flags &= ~LOADED
             inode.children = None
-        elif git_mode != GitMode.GITLINK:
+        elif is_document:
             inode.oid = oid
-            inode.size = size if size >= 0 else self._objects.size(oid)
+            inode.size = size
         return inode
 
 
