@@ -165,7 +165,10 @@ class StateDatabase:
         self._checkpoints += 1
         if self.wal_bytes < RESTART_WAL_BYTES or frames - copied > RESTART_FRAMES:
             return
-        self.rows("PRAGMA wal_checkpoint(RESTART)")
+        try:
+            self.rows("PRAGMA wal_checkpoint(RESTART)")
+        except StateError as exc:
+            log.warning("the log of the state database goes on growing: %s", exc)
 
     def statistics(self) -> DatabaseStatistics:
         """Return sizes and counts."""
@@ -220,13 +223,10 @@ def _migrate(db: sqlite3.Connection) -> bool:
 
 def _checkpoint_passive(file: Path) -> tuple[int, int]:
     """Copy what can be copied without waiting; return frames in the WAL and frames copied."""
-    db = sqlite3.connect(file, isolation_level=None)
     try:
-        _, frames, copied = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as db:
+            _, frames, copied = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     except sqlite3.Error as exc:
         log.warning("checkpoint of the state database failed: %s", exc)
         return (0, 0)
-    else:
-        return int(frames), int(copied)
-    finally:
-        db.close()
+    return int(frames), int(copied)

@@ -10,6 +10,7 @@ machine yet raises `BaseMissing`; the caller loads it and reads again, holding n
 
 import os
 
+from caiafs.core.errors import StateCorrupt
 from caiafs.core.types import ObjectId
 from caiafs.state.extents import Extents
 from caiafs.state.reader import read_spooled
@@ -97,7 +98,7 @@ class SpoolBody:
         extents = self.extents
         pieces = extents.plan_read(offset, offset + length)
         if len(pieces) == 1 and pieces[0].origin == "spool":
-            return os.pread(self.spool.fd, pieces[0].stop - offset, pieces[0].offset)
+            return _read_all(self.spool, pieces[0].offset, pieces[0].stop - offset)
         base = self._base
         if base is None and any(piece.origin == "base" for piece in pieces):
             assert extents.base is not None
@@ -112,7 +113,7 @@ class SpoolBody:
 
     def _part(self, origin: str, offset: int, length: int, base: bytes) -> bytes:
         if origin == "spool":
-            return os.pread(self.spool.fd, length, offset)
+            return _read_all(self.spool, offset, length)
         return base[offset : offset + length] if origin == "base" else bytes(length)
 
     def write(self, content: bytes, offset: int) -> None:
@@ -134,6 +135,14 @@ class SpoolBody:
         if isinstance(self._base, SpoolFile):
             self._base.close()
         self._base = None
+
+
+def _read_all(file: SpoolFile, offset: int, length: int) -> bytes:
+    content = os.pread(file.fd, length, offset)
+    if len(content) != length:
+        # The kernel would show zeros.
+        raise StateCorrupt(f"spool file {file.name} ends at {offset + len(content)} bytes")
+    return content
 
 
 class CachedBody:

@@ -158,7 +158,10 @@ class Contents:
             body = self._over_base(inode)  # nothing of the base is needed before it is read
         else:
             body = await self.load(inode)
-            if not isinstance(body, SpoolBody) and body.size > self._limits.inline_max:
+            if isinstance(body, SmallBody) and inode.content is not None:
+                # A row of a mount that kept more inline; `oid` may be an older version's.
+                body = self._spill(inode, body) if body.size > self._limits.inline_max else body
+            elif not isinstance(body, SpoolBody) and body.size > self._limits.inline_max:
                 body = self._over_base(inode)
         inode.body = body
         assert isinstance(body, SmallBody | SpoolBody)

@@ -299,6 +299,7 @@ class Files:
                     self._age(ino, since_s, now_s)
                 self._journal.commit()
                 self._contents.sweep(self._table.in_memory())
+                self._table.trim()
             except CaiaError as exc:
                 log.warning("open files wait for the state database: %s", exc)
 

@@ -32,6 +32,10 @@ _GET = f"SELECT {_INODE_COLUMNS} FROM inode i WHERE i.ino=?"  # noqa: S608  # co
 _GET_BELOW = f"SELECT {_INODE_COLUMNS} FROM dentry d JOIN inode i ON i.ino=d.ino WHERE d.parent=?"  # noqa: S608  # ours
 
 
+_TRIM_AT = 10_000
+"""Inodes in memory before `trim` looks for some to let go."""
+
+
 class TreeEntry(Protocol):
     """A name in a git tree: raw bytes, git mode, object id."""
 
@@ -80,6 +84,7 @@ class InodeTable:
         self._objects = objects
         self._now_ns = now_ns
         self._inodes: dict[InodeNo, Inode] = {}
+        self._trim_at = _TRIM_AT
         self.import_time_ns = now_ns()
         """Times that imported documents show: those of the commit that they come from."""
 
@@ -237,6 +242,14 @@ class InodeTable:
         """Let go of an inode that nothing but the DB needs to know."""
         if inode.is_idle and inode.ino != ROOT_INODE and not self._journal.is_touched(inode.ino):
             self._inodes.pop(inode.ino, None)
+
+    def trim(self) -> None:
+        """Let go of what was imported or listed and never looked up by the kernel."""
+        if len(self._inodes) < self._trim_at:
+            return
+        for inode in tuple(self._inodes.values()):
+            self.release(inode)
+        self._trim_at = max(_TRIM_AT, 2 * len(self._inodes))
 
     def drop(self, inode: Inode) -> None:
         """Remove an inode for good; its content is the caller's."""
