@@ -122,7 +122,7 @@ class StoreLink:
         if message.commit_time_ns:
             self.mount.table.import_time_ns = message.commit_time_ns
         trees = {to_path(path): oid for path, oid in message.trees.items()}
-        await self.mount.remote.apply(changes, trees)
+        await self.mount.remote.apply(changes, trees, last_seq=message.last_seq)
         if message.last_seq <= self.settled_seq:
             self._note_commit(message.commit)  # else `Settled` follows, and a restart needs both
 

@@ -58,6 +58,8 @@ class Journal:
         self._last_seq = max(_highest(db, "SELECT max(seq) FROM op"), settled)
         self._lazy_rows: dict[InodeNo, RowSource] = {}
         held = db.rows("SELECT content, count(*) FROM op WHERE content NOT NULL GROUP BY content")
+        newest = db.rows("SELECT ino, max(seq) FROM op GROUP BY ino")
+        self._newest_op: dict[int, int] = dict(newest)
         self._op_contents = Counter(dict(held))
         self._next_content = self._reserved_content = db.meta("next_content") or 1
         self._committed_seq = self._last_seq
@@ -148,16 +150,25 @@ class Journal:
         # In order with the other statements: a content row is dropped unless an op before it refers
         # to it.
         self._statements.append((_PUT_OP, row))
+        self._newest_op[op.ino] = self._last_seq
         if op.content_id is not None:
             self._op_contents[op.content_id] += 1
         return self._last_seq
+
+    def newest_op(self, ino: InodeNo) -> int:
+        """Return the position of an inode's newest op that is not settled, 0 without one."""
+        return self._newest_op.get(ino, 0)
 
     def is_op_content(self, content_id: int) -> bool:
         """Whether an op refers to a content row."""
         return content_id in self._op_contents
 
-    def op_settled(self, content_id: int) -> None:
-        """Note that an op which refers to a content row is being removed."""
+    def op_settled(self, seq: int, ino: int, content_id: int | None) -> None:
+        """Note that an op is being removed."""
+        if self._newest_op.get(ino) == seq:
+            del self._newest_op[ino]
+        if content_id is None:
+            return
         self._op_contents[content_id] -= 1
         if self._op_contents[content_id] <= 0:
             del self._op_contents[content_id]

@@ -106,6 +106,11 @@ class StateReader:
         unhashed = (i for i, op in enumerate(ops) if op.kind is OpKind.PUT and op.oid is None)
         return ops[: next(unhashed, len(ops))]
 
+    def next_seq(self, seq: int) -> int | None:
+        """Return the position of the op that follows `seq`, hashed or not; None without one."""
+        found = self._rows("SELECT min(seq) FROM op WHERE seq>?", seq)[0][0]
+        return None if found is None else int(found)
+
     def content(self, content_id: int) -> StoredContent:
         """Return a content row.
 

@@ -59,7 +59,11 @@ class OpSource(Protocol):
     """The op log."""
 
     def ops_after(self, seq: int, limit: int) -> list[Op]:
-        """Return ops in order."""
+        """Return ops in order, up to one whose content is still being hashed."""
+        ...
+
+    def next_seq(self, seq: int) -> int | None:
+        """Return the position of the op that follows `seq`, ready or not; None without one."""
         ...
 
 
@@ -261,8 +265,7 @@ class Publisher:
         async with self._published.lock:
             group = self._next_group()
             if not group:
-                # Ops that were settled or dropped in the mount leave gaps.
-                self._published.settled_seq = max(self._published.settled_seq, self._due_seq)
+                self._pass_gap()
                 return
             self._oldest_ns = group[0].time_ns
             self.changed()
@@ -272,6 +275,14 @@ class Publisher:
             finally:
                 self._parts.contents.release()
         self._last_commit_time = trio.current_time()
+
+    def _pass_gap(self) -> None:
+        """Nothing can be published: ops were dropped in the mount, or the next is being hashed."""
+        following = self._parts.ops.next_seq(self._published.settled_seq)
+        if following is None or following > self._due_seq:
+            self._published.settled_seq = max(self._published.settled_seq, self._due_seq)
+        else:
+            self._due_seq = following - 1  # the mount says Due again when the hash is there
 
     def _next_group(self) -> list[Op]:
         limits = self._settings.limits

@@ -70,13 +70,24 @@ class Remote:
         self._notices: list[tuple[InodeNo, bytes, InodeNo | None]] = []
         self._waiting: dict[InodeNo, tuple[DocPath, Change]] = {}
         self._released = trio.Event()
+        self._last_seq: int | None = None
         self.applied = 0
 
-    async def apply(self, changes: Sequence[Change], trees: Mapping[DocPath, ObjectId]) -> None:
+    async def apply(
+        self,
+        changes: Sequence[Change],
+        trees: Mapping[DocPath, ObjectId],
+        *,
+        last_seq: int | None = None,
+    ) -> None:
         """Take in `changes`; `trees` are the ids of directories that changed.
+
+        `last_seq` is our newest op that they know of: what a later op has put is left alone, even
+        where it looks the same again, for that op is merged.
 
         Without `trees` (they come with a commit's last message only) directories are loaded.
         """
+        self._last_seq = last_seq
         # Before the first await: a directory that is looked into meanwhile shows all of it.
         for path in sorted(trees):
             directory = self._directory(path)
@@ -141,7 +152,7 @@ class Remote:
         inode = self._table.find(directory, name)
         if inode is not None and self._waits(inode, change):
             return
-        if not _shows(inode, change.before):
+        if not _shows(inode, change.before) or self._has_later_op(inode):
             return
         if inode is not None and inode.writers:
             self._waiting[inode.ino] = (change.path, change)
@@ -154,6 +165,11 @@ class Remote:
             self._set_executable(inode, change.after.mode)
         else:
             self._replace(directory, name, inode, change.after)
+
+    def _has_later_op(self, inode: Inode | None) -> bool:
+        if inode is None or self._last_seq is None:
+            return False
+        return self._journal.newest_op(inode.ino) > self._last_seq
 
     def _waits(self, inode: Inode, change: Change) -> bool:
         """Whether a change before this one waits for the inode's writers; then both are one."""

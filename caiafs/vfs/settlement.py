@@ -59,9 +59,9 @@ class Settlement:
         journal.run_sql("DELETE FROM op WHERE seq<=?", rows[-1].seq)
         spooled: list[_Row] = []
         for row in rows:
+            journal.op_settled(row.seq, row.ino, row.content)
             if row.content is None:
                 continue
-            journal.op_settled(row.content)
             inode = self._table.peek(InodeNo(row.ino))
             if inode is not None and inode.content == row.content and not inode.row_open:
                 # Its row keeps the number: a content that is not there any more is in git.

@@ -2,12 +2,14 @@
 
 Runs under trio in the store process; one task commits at a time, others may read meanwhile. What is sent and
 how answers are checked is in `reader`, `staging` and `whole`; what a document looks like on the server in `codec`
-and `paths`. Limits that no client can mend: parts of replaced large documents stay on the server; v2 lists its
-first level only and shows what is staged.
+and `paths`. Limits that no client can mend: v2 lists its first level only, shows what is staged, and cannot delete, so that
+parts of replaced large documents stay there (elsewhere `sweep` removes them).
 """
 
 import collections
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import BinaryIO
 
 import trio
 
@@ -59,8 +61,15 @@ class GovcBackend(Backend):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the server can do as of the last `connect`; "none" before the first."""
-        return self._reader.dialect.capabilities if self._reader else _NOT_CONNECTED
+        """What the server can do as of the last `connect`; "none" before the first.
+
+        `max_content_bytes` is the largest request, which shrinks when the server says so.
+        """
+        if self._reader is None or self._writer is None:
+            return _NOT_CONNECTED
+        return replace(
+            self._reader.dialect.capabilities, max_content_bytes=self._writer.request_bytes
+        )
 
     @property
     def documents(self) -> int:
@@ -82,7 +91,7 @@ class GovcBackend(Backend):
             self._reader = self._writer = None
             raise
         self._use(self._client, dialect)
-        return dialect.capabilities
+        return self.capabilities
 
     def _use(self, client: GovcClient, dialect: Dialect) -> None:
         reader = Reader(client, dialect)
@@ -116,6 +125,19 @@ class GovcBackend(Backend):
             Absent: the server refuses the name in a read, so nothing can be said.
         """
         return await self._connected("read").read(path)
+
+    async def read_to(self, path: DocPath, file: BinaryIO) -> Entry | None:
+        """Write the document at `path` to a binary file and return its entry, None where there is none.
+
+        Memory is bounded by a few parts, whatever the size. The content goes where `file` stands; `file` is neither synced nor
+        closed. It is checked against its blob id in passing, and cut back to where it began unless this returns an entry.
+        A size that is absurd is the caller's to judge: `current` tells it first.
+
+        Raises:
+            Corrupt, Absent: see `read`.
+            OSError: `file` cannot be written.
+        """
+        return await self._connected("read").read_to(path, file)
 
     async def listing(self) -> Listing:
         """Return what the server lists.

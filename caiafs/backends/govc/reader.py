@@ -3,7 +3,12 @@
 Used by `backend` and by the writers. A name, a size, a blob id or an envelope that does not fit is Corrupt, and says of which document.
 """
 
+import hashlib
+import io
 import logging
+from typing import BinaryIO
+
+import trio
 
 from caiafs.backends.base import Document, Listing, Revision
 from caiafs.backends.govc import answers, codec, failures, texts
@@ -19,7 +24,7 @@ from caiafs.backends.govc.paths import (
 )
 from caiafs.backends.govc.tasks import for_each
 from caiafs.core.errors import Absent, Corrupt, Refused
-from caiafs.core.types import DocPath, Entry, GitMode, ObjectId, blob_id
+from caiafs.core.types import DocPath, Entry, GitMode, ObjectId
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +68,21 @@ class Reader:
             return None
         content = stored.content
         if content is None:
-            content = await self._join_parts(stored.header, path)
+            joined = io.BytesIO()
+            await self._join_parts(stored.header, path, joined)
+            content = joined.getvalue()
         return Document(to_entry(stored.header), content)
+
+    async def read_to(self, path: DocPath, file: BinaryIO) -> Entry | None:
+        """Write the document at `path` to `file`, checked, a part at a time; see `GovcBackend.read_to`."""
+        stored = await self._stored(encode_path(path, self.dialect.rules), path)
+        if stored is None:
+            return None
+        if stored.content is None:
+            await self._join_parts(stored.header, path, file)
+        else:
+            await trio.to_thread.run_sync(file.write, stored.content)
+        return to_entry(stored.header)
 
     async def entry(self, path: DocPath) -> Entry | None:
         """Return what is at `path` without fetching parts; `UNKNOWN` as oid where it makes no sense."""
@@ -78,11 +96,7 @@ class Reader:
     async def listing(self) -> Listing:
         """Return what the server lists. Bad names are left out and logged, one bad entry costs that entry."""
         newest = await self.log(1)
-        answer = await self._client.send(self.dialect.plan_listing())
-        try:
-            listed = self.dialect.parse_listing(answer.payload)
-        except answers.AnswerError as exc:
-            raise failures.corrupt(f"listing: {exc}", operation="list") from exc
+        listed = await self.listed()
         entries: dict[DocPath, Entry] = {}
         unread: list[tuple[str, DocPath | None]] = []
         for item in listed:
@@ -99,10 +113,22 @@ class Reader:
         await for_each(unread, look, width=IN_FLIGHT)
         return Listing(entries, self.dialect.capabilities.lists, newest[0].id if newest else None)
 
+    async def listed(self) -> tuple[answers.Listed, ...]:
+        """Return the names that the server lists, parts and marks included."""
+        answer = await self._client.send(self.dialect.plan_listing())
+        try:
+            return self.dialect.parse_listing(answer.payload)
+        except answers.AnswerError as exc:
+            raise failures.corrupt(f"listing: {exc}", operation="list") from exc
+
+    async def holds(self, name: str) -> bool:
+        """Whether the server has a file of this name, whatever is in it."""
+        return not (await self._client.send(self.dialect.plan_read(name, None))).code
+
     async def resolve(self, name: str) -> DocPath | None:
         """Return the path of a long name, None where its envelope is gone or not one."""
         try:
-            stored = await self._file(name, None)
+            stored = await self.file(name, None)
         except (Absent, Corrupt):
             return None
         path = _path_of(stored)
@@ -134,7 +160,7 @@ class Reader:
                 entries[path] = entry
             return
         try:
-            stored = await self._file(name, None)
+            stored = await self.file(name, None)
         except (Absent, Corrupt) as exc:
             log.warning("govc holds no readable document there: %s", exc)
             return
@@ -145,7 +171,7 @@ class Reader:
             entries[path] = to_entry(stored.header)
 
     async def _stored(self, name: str, path: DocPath) -> codec.Stored | None:
-        stored = await self._file(name, path)
+        stored = await self.file(name, path)
         if stored is None:
             return None
         told = _path_of(stored)
@@ -155,7 +181,7 @@ class Reader:
             )
         return None if isinstance(stored, codec.Tombstone) else stored
 
-    async def _file(self, name: str, path: DocPath | None) -> codec.Stored | codec.Tombstone | None:
+    async def file(self, name: str, path: DocPath | None) -> codec.Stored | codec.Tombstone | None:
         """Return what `name` stands for, None where the server has no such file."""
         try:
             answer = await self._client.send(self.dialect.plan_read(name, path))
@@ -170,16 +196,29 @@ class Reader:
             at = path if path is not None else name.encode()
             raise failures.corrupt(str(exc), operation="read", path=at) from exc
 
-    async def _join_parts(self, header: codec.Header, path: DocPath) -> bytes:
-        if header.size_bytes > READ_MAX_BYTES:
+    async def _join_parts(self, header: codec.Header, path: DocPath, file: BinaryIO) -> None:
+        """Write the parts to `file` one after the other; what does not add up is taken back."""
+        in_memory = isinstance(file, io.BytesIO)
+        if in_memory and header.size_bytes > READ_MAX_BYTES:
             raise failures.corrupt("the size is absurd", operation="read", path=path)
-        parts = [await self._part(header, index, path) for index in range(header.part_count)]
-        content = b"".join(parts)
-        if blob_id(content) != header.blob:
-            raise failures.corrupt(
-                "the parts do not add up to the blob", operation="read", path=path
-            )
-        return content
+        start = file.tell()
+        digest = hashlib.sha1(b"blob %d\0" % header.size_bytes)
+        try:
+            for index in range(header.part_count):
+                part = await self._part(header, index, path)
+                digest.update(part)
+                if in_memory:
+                    file.write(part)
+                else:
+                    await trio.to_thread.run_sync(file.write, part)
+            if digest.hexdigest() != header.blob:
+                raise failures.corrupt(
+                    "the parts do not add up to the blob", operation="read", path=path
+                )
+        except BaseException:
+            file.seek(start)
+            file.truncate()
+            raise
 
     async def _part(self, header: codec.Header, index: int, path: DocPath) -> bytes:
         name = codec.part_name(header, index)

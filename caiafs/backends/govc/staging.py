@@ -27,6 +27,7 @@ from caiafs.backends.govc.dialects.base import StagedDialect
 from caiafs.backends.govc.limits import Limits
 from caiafs.backends.govc.paths import MARK_PATH, encode_path, is_long
 from caiafs.backends.govc.reader import Reader
+from caiafs.backends.govc.sweep import Sweeper
 from caiafs.backends.govc.tasks import for_each
 from caiafs.backends.govc.wire import Answer
 from caiafs.core.errors import Corrupt, NotFound, Refused, Unreachable
@@ -48,11 +49,28 @@ class StagedWriter:
         self._reader = reader
         self._source = source
         self._limits = Limits(dialect.capabilities.max_content_bytes or 1 << 30)
+        self._sweeper = Sweeper(reader, source, self._limits)
+        # Contents that this commit sends in parts.
+        self._in_parts: dict[DocPath, codec.Header] = {}
         self._recent: collections.deque[tuple[ChangeSet, int]] = collections.deque(maxlen=4)
+
+    @property
+    def request_bytes(self) -> int:
+        """The largest request, as far as the server has told."""
+        return self._limits.request_bytes
 
     async def commit(self, change_set: ChangeSet, refused: dict[DocPath, str]) -> CommitResult:
         """Stage and commit; documents that are refused go into `refused` as they come."""
+        self._in_parts.clear()
         await self._stage(change_set.changes, refused)
+        swept = await self._sweeper.unused(change_set, refused)
+        await self._remove_parts(swept)
+        result = await self._commit_staged(change_set, refused)
+        return await self._mend(change_set, swept, result)
+
+    async def _commit_staged(
+        self, change_set: ChangeSet, refused: dict[DocPath, str]
+    ) -> CommitResult:
         missing: list[Change] = []
         for attempt in range(_TRIES):
             done = [change for change in change_set.changes if change.path not in refused]
@@ -76,6 +94,27 @@ class StagedWriter:
             backend=failures.GOVC,
             operation="commit",
         )
+
+    async def _remove_parts(self, names: Iterable[str]) -> None:
+        async def remove(name: str) -> None:
+            request = self._dialect.plan_remove(name, None)
+            assert request is not None, "a server that lists everything deletes, too"
+            await self._client.send(request)
+
+        await for_each(names, remove, width=IN_FLIGHT)
+
+    async def _mend(
+        self, change_set: ChangeSet, swept: tuple[str, ...], result: CommitResult
+    ) -> CommitResult:
+        """Send parts again that another client's commit, or ours, took from under a document."""
+        lost = [*await self._sweeper.named(swept)]
+        lost += [sent for sent in self._in_parts.values() if await self._sweeper.lacks(sent)]
+        if not lost:
+            return result
+        for header in lost:
+            await self._add_parts(header, None)
+        answer = await self._send_commit(change_set)
+        return result if answer.code else CommitResult(_commit_of(answer).id, result.refused)
 
     async def _confirm(self, change_set: ChangeSet, made: Revision) -> str:
         """See to it that our newest operations are in the log; return the id of the newest commit of ours."""
@@ -169,10 +208,11 @@ class StagedWriter:
             header = codec.Header(entry.mode, entry.oid, size, "parts", part_bytes, told)
             if await self._add_parts(header, path):
                 await self._must_add(name, codec.encode_header(header), path)
+                self._in_parts[path] = header
                 return
         raise self._too_large(path)
 
-    async def _add_parts(self, header: codec.Header, path: DocPath) -> bool:
+    async def _add_parts(self, header: codec.Header, path: DocPath | None) -> bool:
         """Stage the parts; False where the server takes no request of that size."""
         for index in range(header.part_count):
             start = index * header.part_bytes

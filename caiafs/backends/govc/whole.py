@@ -14,6 +14,7 @@ from caiafs.backends.govc.dialects.contract import ENVELOPE_KIND, Contract
 from caiafs.backends.govc.limits import Limits
 from caiafs.backends.govc.paths import encode_path, is_long
 from caiafs.backends.govc.reader import Reader
+from caiafs.backends.govc.sweep import Sweeper
 from caiafs.backends.govc.wire import Answer
 from caiafs.core.errors import Corrupt, NotFound, Refused, Unreachable
 from caiafs.core.types import ChangeSet, ContentSource, DocPath, Entry, GitMode
@@ -75,11 +76,50 @@ class WholeWriter:
         self._source = source
         self._limits = Limits(dialect.capabilities.max_content_bytes or 1 << 30)
 
+        self._sweeper = Sweeper(reader, source, self._limits)
+        # Contents that this commit sends in parts.
+        self._in_parts: dict[DocPath, codec.Header] = {}
+
+    @property
+    def request_bytes(self) -> int:
+        """The largest request, as far as the server has told."""
+        return self._limits.request_bytes
+
     async def commit(self, change_set: ChangeSet, refused: dict[DocPath, str]) -> CommitResult:
         """Send the commit; documents that are refused go into `refused` as they come."""
+        self._in_parts.clear()
+        swept = await self._sweeper.unused(change_set, refused)
+        result = await self._commit(change_set, refused, swept)
+        return await self._mend(change_set, swept, result)
+
+    async def _mend(
+        self, change_set: ChangeSet, swept: tuple[str, ...], result: CommitResult
+    ) -> CommitResult:
+        """Send parts again that another client's commit, or ours, took from under a document."""
+        lost = [*await self._sweeper.named(swept)]
+        lost += [sent for sent in self._in_parts.values() if await self._sweeper.lacks(sent)]
+        count = 0
+
+        async def send(files: tuple[FilePut, ...], _: tuple[str, ...], _suffix: str) -> Answer:
+            nonlocal count, result
+            count += 1
+            answer = await self._send(change_set, files, (), f"/mend-{count}")
+            if not answer.code:
+                result = CommitResult(_commit_id(answer), result.refused)
+            return answer
+
+        sending = _Sending(send, self._limits.request_bytes // 2)
+        for header in lost:
+            await self._add_parts(header, sending)
+        await sending.finish(())
+        return result
+
+    async def _commit(
+        self, change_set: ChangeSet, refused: dict[DocPath, str], swept: tuple[str, ...]
+    ) -> CommitResult:
         for _ in range(_TRIES):
             limit = self._limits.request_bytes
-            answer = await self._send_all(change_set, refused)
+            answer = await self._send_all(change_set, refused, swept)
             if answer is None:
                 newest = await self._reader.log(1)
                 return CommitResult(newest[0].id if newest else None, tuple(refused.items()))
@@ -95,14 +135,16 @@ class WholeWriter:
             operation="commit",
         )
 
-    async def _send_all(self, change_set: ChangeSet, refused: dict[DocPath, str]) -> Answer | None:
+    async def _send_all(
+        self, change_set: ChangeSet, refused: dict[DocPath, str], swept: tuple[str, ...]
+    ) -> Answer | None:
         """Send as few requests as possible; return the last answer, or the first that is no success."""
 
         async def send(files: tuple[FilePut, ...], gone: tuple[str, ...], suffix: str) -> Answer:
             return await self._send(change_set, files, gone, suffix)
 
         sending = _Sending(send, self._limits.request_bytes // 2)
-        deletions: list[str] = []
+        deletions: list[str] = list(swept)
         try:
             for change in change_set.changes:
                 if change.path in refused:
@@ -169,17 +211,20 @@ class WholeWriter:
             words = f"the server takes no request above {self._limits.request_bytes} bytes"
             raise Refused(words, path=path, reason=words, backend=failures.GOVC)
         header = codec.Header(entry.mode, entry.oid, size, "parts", part_bytes, told)
-        for index in range(header.part_count):
-            start = index * part_bytes
-            stop = min(start + part_bytes, size)
-            content = await self._source.read_range(entry.oid, start, stop)
-            if len(content) != stop - start:
-                raise Corrupt(f"content {entry.oid} is shorter than its size says")
-            text = codec.encode_part(content).encode()
-            await sending.add(
-                FilePut(codec.part_name(header, index), text, GitMode.FILE, PART_KIND)
-            )
+        await self._add_parts(header, sending)
         await sending.add(_envelope(name, header))
+        self._in_parts[path] = header
+
+    async def _add_parts(self, header: codec.Header, sending: _Sending) -> None:
+        for index in range(header.part_count):
+            start = index * header.part_bytes
+            stop = min(start + header.part_bytes, header.size_bytes)
+            content = await self._source.read_range(header.blob, start, stop)
+            if len(content) != stop - start:
+                raise Corrupt(f"content {header.blob} is shorter than its size says")
+            text = codec.encode_part(content).encode()
+            name = codec.part_name(header, index)
+            await sending.add(FilePut(name, text, GitMode.FILE, PART_KIND))
 
     def _refuse(self, answer: Answer, change_set: ChangeSet, refused: dict[DocPath, str]) -> None:
         """Leave out the document that the answer names."""

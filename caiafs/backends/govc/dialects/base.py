@@ -81,7 +81,7 @@ class StagedDialect(Dialect):
         """Plan staging `text` as `name`; REQUEST_TOO_LARGE is an answer."""
 
     @abc.abstractmethod
-    def plan_remove(self, name: str, path: DocPath) -> Request | None:
+    def plan_remove(self, name: str, path: DocPath | None) -> Request | None:
         """Plan staging a deletion; None where a tombstone has to stand for it."""
 
     @abc.abstractmethod

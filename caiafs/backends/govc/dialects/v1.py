@@ -83,7 +83,7 @@ class V1(StagedDialect):
         body = encode_body({"path": name, "content": text})
         return Request("POST", f"{self._root}/add", "add", body, path, ADD_CODES)
 
-    def plan_remove(self, name: str, path: DocPath) -> Request | None:
+    def plan_remove(self, name: str, path: DocPath | None) -> Request | None:
         """Plan DELETE /remove/{path}; it is no error that nothing is there."""
         target = self._validated(f"{self._root}/remove/{quote(name)}", name)
         return Request("DELETE", target, "remove", path=path, expected=READ_CODES)

@@ -71,7 +71,7 @@ class V2(StagedDialect):
         body = encode_body({"path": name, "content": text})
         return Request("POST", f"{self._root}/files", "add", body, path, ADD_CODES)
 
-    def plan_remove(self, name: str, path: DocPath) -> Request | None:
+    def plan_remove(self, name: str, path: DocPath | None) -> Request | None:
         """Return None: DELETE /files ignores the path and stages an empty deletion."""
         _ = name, path
         return None
