@@ -221,7 +221,10 @@ class VfsWorld:
         if op.content_id is None:
             return self.repository.new_reader().read_blob(op.oid)
         with closing(StateReader(self.state_dir)) as reader:
-            row = reader.content(op.content_id)
+            try:
+                row = reader.content(op.content_id)
+            except NotFound:  # settled meanwhile, so git has it
+                return self.repository.new_reader().read_blob(op.oid)
         if row.data is not None:
             return row.data
         base_fd = None
@@ -356,8 +359,9 @@ class VfsWorld:
                 " AND content NOT IN (SELECT content FROM op WHERE content NOT NULL)"
             )
             assert db.execute(lost).fetchall() == []
-            lost = "SELECT seq, content FROM op WHERE kind='put' AND content NOT NULL AND content NOT IN (SELECT id FROM content)"
-            assert db.execute(lost).fetchall() == []
+            rows = "SELECT oid FROM op WHERE kind='put' AND oid NOT NULL AND content NOT IN (SELECT id FROM content)"
+            for (oid,) in db.execute(rows):
+                self.repository.reader.size(ObjectId(oid.hex()))  # git has it, or this raises
             names = "SELECT name FROM dentry WHERE ino NOT IN (SELECT ino FROM inode)"
             assert db.execute(names).fetchall() == []
             spools = {

@@ -195,9 +195,13 @@ async def test_checkpoints_keep_the_wal_short(db, monkeypatch):
 
 
 def test_half_a_transaction_is_none(db):
-    with pytest.raises(RuntimeError), db.transaction() as connection:
-        connection.execute("INSERT INTO meta VALUES ('a', 1)")
-        raise RuntimeError
+    def break_off():
+        with db.transaction() as connection:
+            connection.execute("INSERT INTO meta VALUES ('a', 1)")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        break_off()
 
     assert db.meta("a") is None
 
