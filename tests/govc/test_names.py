@@ -15,10 +15,34 @@ from tests.support.govc_documents import Contents, a_change_set
 
 pytestmark = pytest.mark.govc
 
-ROUTES = (
-    "files tree commit commits read add remove move search log diff branches config api v1 v2 repos health"
-    " metrics admin auth login events watch show transaction"
-).split()
+ROUTES = [
+    "files",
+    "tree",
+    "commit",
+    "commits",
+    "read",
+    "add",
+    "remove",
+    "move",
+    "search",
+    "log",
+    "diff",
+    "branches",
+    "config",
+    "api",
+    "v1",
+    "v2",
+    "repos",
+    "health",
+    "metrics",
+    "admin",
+    "auth",
+    "login",
+    "events",
+    "watch",
+    "show",
+    "transaction",
+]
 CHARACTERS = [
     "..",
     ".",

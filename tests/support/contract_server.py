@@ -93,6 +93,7 @@ class Repository:
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: "Service"
 
     def log_message(self, *_):
