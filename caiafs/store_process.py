@@ -14,6 +14,8 @@ from pathlib import Path
 import stamina.instrumentation
 import trio
 
+from caiafs.core import locations
+from caiafs.core import log as logs
 from caiafs.core.config import config_from_json
 from caiafs.core.errors import CaiaError
 from caiafs.link.channel import Channel, LinkClosed, LinkError
@@ -37,10 +39,8 @@ def main() -> None:
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO,
-        format="%(asctime)s %(levelname)s store %(name)s: %(message)s",
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    for chatty in ("httpx", "httpcore"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
     # Our own log says what went wrong, once, and not each try.
     stamina.instrumentation.set_on_retry_hooks([])
     trio.run(_serve_until_signal, int(arguments["--fd"]))
@@ -101,7 +101,13 @@ async def _serve_started(channel: Channel, start: Start) -> None:
     lock = await RepositoryLock.acquire(paths.store_lock(state_dir), timeout_s=LOCK_WAIT_S)
     try:
         config = config_from_json(start.config)
-        logging.getLogger().setLevel(config.log_level)
+        # With the lock held: two processes that rotate one file lose lines.
+        logs.setup(
+            state_dir / locations.STORE_LOG_NAME,
+            config.log_level,
+            to_stderr=config.foreground,
+            secrets=[config.govc_auth_token],
+        )
         with StateReader(state_dir) as state:
             await run_parts(channel, start, config, state)
     finally:

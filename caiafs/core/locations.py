@@ -9,6 +9,8 @@ from caiafs.core.config import Config
 
 STATE_NAME = "caiafs"
 LOG_NAME = "log"
+STORE_LOG_NAME = "log.store"
+"""The store process's own: two processes must not rotate one file."""
 LAST_UNMOUNT_NAME = "last_unmount.json"
 
 

@@ -4,7 +4,7 @@
     spool/<name>                           bytes of large contents, append-only
     cache/<xx>/<oid>                       large blobs as plain files; losing them loses nothing
     lock.mount, lock.store                 held while the two processes live
-    log                                    the log, rotated
+    log, log.store                         the logs of the two processes, rotated
     last_unmount.json                      what the last mount left behind
 
 Used by both processes. Nothing here is absolute in the database, so the directory can be moved.

@@ -250,14 +250,15 @@ class Mount:
             os.close(control)
 
     def log(self) -> str:
-        """Return the log so far: standard error, then the log file of the state directory."""
+        """Return the log so far: standard error, then the log files of the state directory."""
         texts = [self.log_path] if self.log_path.exists() else []
-        texts += [p for p in self._state_dirs() if p.is_file()]
+        texts += [p for p in self._log_files() if p.is_file()]
         return "".join(p.read_text(errors="replace") for p in texts)
 
-    def _state_dirs(self) -> Iterator[Path]:
-        yield self.repo / "caiafs" / "log"
-        yield self.repo / ".git" / "caiafs" / "log"
+    def _log_files(self) -> Iterator[Path]:
+        for git_dir in (self.repo, self.repo / ".git"):
+            yield git_dir / "caiafs" / "log"
+            yield git_dir / "caiafs" / "log.store"
 
     def expect_log(self, pattern: str) -> None:
         """Let warnings that match `pattern` pass; the test makes them happen."""
