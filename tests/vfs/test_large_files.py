@@ -190,3 +190,48 @@ async def test_target_that_is_still_hashed_is_named_as_replaced_once_it_is(a_wor
 
     first, second = world.ops()
     assert (second.path, second.replaced) == (b"f", first.oid)
+
+
+async def test_version_of_a_file_that_stays_open_keeps_its_bytes(a_world):
+    world = a_world()
+    handle = world.create(b"f")
+    await world.files.write(handle, 0, LARGE)
+    await world.files.fsync(handle)
+
+    await world.files.write(handle, 0, b"over what was synced")
+    world.hash_now()
+
+    (op,) = world.ops()
+    assert world.content_of(op) == LARGE
+    world.files.release(handle)
+
+
+async def test_file_that_is_written_on_after_it_was_settled_survives_a_kill(a_world, tmp_path):
+    world = a_world()
+    handle = world.create(b"f")
+    await world.files.write(handle, 0, LARGE)
+    await world.files.fsync(handle)
+    world.hash_now()
+    await world.settle()
+
+    await world.files.write(handle, 200, b"tail")
+    await world.files.flush(handle)
+    world.kill(tmp_path / "m1")
+
+    world = a_world(root=tmp_path / "m1")
+    assert await world.read(b"f") == LARGE + b"tail"
+
+
+async def test_settled_file_that_is_closed_leaves_no_spool_file(a_world):
+    world = a_world()
+    handle = world.create(b"f")
+    await world.files.write(handle, 0, LARGE)
+    await world.files.fsync(handle)
+    world.hash_now()
+    await world.settle()
+    assert len(world.spool_names()) == 1
+
+    world.files.release(handle)
+
+    assert world.spool_names() == set()
+    assert await world.read(b"f") == LARGE
