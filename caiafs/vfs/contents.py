@@ -301,8 +301,10 @@ class Contents:
 
     async def sync(self, inode: Inode) -> None:
         """Return when the spool file of a journaled content is on the disk."""
-        if isinstance(inode.body, SpoolBody):
-            await self._spool.sync(inode.body.spool)
+        # sync(1) opens a file that was closed long ago: its row knows the spool file.
+        body = inode.body if inode.content is None else self.body(inode)
+        if isinstance(body, SpoolBody):
+            await self._spool.sync(body.spool)
 
     def let_go(self, inode: Inode) -> None:
         """Drop a body that nobody uses; the row or git has what it had."""

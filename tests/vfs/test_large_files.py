@@ -235,3 +235,21 @@ async def test_settled_file_that_is_closed_leaves_no_spool_file(a_world):
 
     assert world.spool_names() == set()
     assert await world.read(b"f") == LARGE
+
+
+async def test_fsync_of_a_file_that_was_closed_before_syncs_its_spool_file(a_world, monkeypatch):
+    world = a_world()
+    await world.save(b"f", LARGE)
+    synced = []
+
+    async def sync(file):
+        await trio.lowlevel.checkpoint()
+        synced.append(file.name)
+
+    monkeypatch.setattr(world.contents._spool, "sync", sync)
+    handle = world.open(b"f", os.O_RDONLY)
+
+    await world.files.fsync(handle)
+
+    assert synced == list(world.spool_names())
+    world.files.release(handle)
