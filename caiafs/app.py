@@ -102,6 +102,7 @@ async def _run(
             mount.files.run,
             mount.hasher.run,
             mount.remote.run,
+            mount.disk_cache.run,
         ):
             nursery.start_soon(part)
         # So that the first reader sees what was pushed meanwhile; without a store process, the past.

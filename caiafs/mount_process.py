@@ -11,11 +11,13 @@ from pathlib import Path
 
 from caiafs.backends.git.log import CommitLog
 from caiafs.backends.git.repository import Repository
+from caiafs.cache.disk import DiskCache
 from caiafs.cache.memory import BlobCache
 from caiafs.core.config import Config
 from caiafs.core.types import ROOT_INODE, ObjectId
 from caiafs.fuse.invalidate import KernelCache
 from caiafs.fuse.operations import Parts
+from caiafs.state import paths
 from caiafs.state.database import StateDatabase
 from caiafs.state.journal import Journal
 from caiafs.state.spool import Spool
@@ -46,6 +48,7 @@ class MountProcess:
     journal: Journal
     table: InodeTable
     cache: BlobCache
+    disk_cache: DiskCache
     contents: Contents
     publication: Publication
     hasher: Hasher
@@ -98,6 +101,7 @@ def build(
         journal=journal,
         table=table,
         cache=cache,
+        disk_cache=DiskCache(paths.cache(db.state_dir), max_bytes=config.disk_cache_bytes),
         contents=contents,
         publication=publication,
         hasher=hasher,

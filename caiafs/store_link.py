@@ -111,7 +111,8 @@ class StoreLink:
         if last_seq <= self.settled_seq:
             return
         self.settled_seq = last_seq
-        await self.mount.settlement.settled(last_seq)
+        if await self.mount.settlement.settled(last_seq):
+            self.mount.disk_cache.note_growth()
 
     async def on_changes(self, message: Changes) -> None:
         """Take in what others wrote, once all messages of it are here."""
@@ -167,6 +168,7 @@ class StoreLink:
             del self._loading[oid]
             done.set()
         assert isinstance(reply, LoadDone)
+        self.mount.disk_cache.note_growth()
         if reply.error:
             raise Absent(f"blob {oid}: {reply.error}", backend="git", operation="load")
 

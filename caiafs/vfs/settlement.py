@@ -43,18 +43,23 @@ class Settlement:
         self._table = table
         self._spool = spool
 
-    async def settled(self, last_seq: int) -> None:
-        """Forget ops up to `last_seq`, and the contents that only they needed."""
+    async def settled(self, last_seq: int) -> int:
+        """Forget ops up to `last_seq`, and the contents that only they needed.
+
+        Returns how many spool files were given up, to the disk cache as a rule.
+        """
+        spool_files = 0
         sql = (
             "SELECT op.seq, op.ino, op.content, op.oid, content.spool, content.extents"
             " FROM op LEFT JOIN content ON content.id = op.content"
             " WHERE op.seq<=? ORDER BY op.seq LIMIT ?"
         )
         while rows := self._journal.db.rows(sql, last_seq, _SLICE):
-            self._forget([_Row(*row) for row in rows])
+            spool_files += self._forget([_Row(*row) for row in rows])
             await trio.lowlevel.checkpoint()
+        return spool_files
 
-    def _forget(self, rows: list["_Row"]) -> None:
+    def _forget(self, rows: list["_Row"]) -> int:
         journal = self._journal
         journal.run_sql("DELETE FROM op WHERE seq<=?", rows[-1].seq)
         spooled: list[_Row] = []
@@ -75,6 +80,7 @@ class Settlement:
         for row in spooled:
             assert row.spool is not None, "only those were kept"
             self._drop_file(row.spool, row.blob())
+        return len(spooled)
 
     def _drop_file(self, name: str, blob: ObjectId | None) -> None:
         """Remove a spool file, or make it the disk cache's, unless somebody still writes there."""
