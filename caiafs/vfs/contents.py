@@ -258,6 +258,12 @@ class Contents:
         inode.content = None
         inode.row_open = False
 
+    def find_logged(self, oid: ObjectId) -> tuple[int | None, int]:
+        """Return the content row (None: git has it) and the length of a blob that was logged."""
+        sql = "SELECT id, content.size FROM op JOIN content ON id=content WHERE oid=? LIMIT 1"
+        rows = self._journal.db.rows(sql, raw_id(oid))
+        return rows[0] if rows else (None, self._objects.size(oid))
+
     def keep_logged(self, inode: Inode) -> None:
         """Drop a journaled content that is what the op log's end has: git or an op's row has it."""
         assert inode.oid is not None

@@ -12,17 +12,15 @@ from caiafs.core.types import ObjectId
 from caiafs.state.journal import Journal
 from caiafs.state.spool import Spool
 from caiafs.vfs.contents import Contents
-from caiafs.vfs.inode import UNLOGGED
+from caiafs.vfs.inode import UNLOGGED, Inode
 from caiafs.vfs.namespace import Namespace
 from caiafs.vfs.publication import Publication
 from caiafs.vfs.table import InodeTable
 
 log = logging.getLogger(__name__)
 
-_UNFINISHED = (
-    "SELECT ino FROM inode WHERE flags & ?"
-    # Created, and the mount ended before its first flush.
-    " OR (oid IS NULL AND content IS NULL AND mode & 0xf000 = 0x8000)"
+_NEVER_FLUSHED = (
+    "SELECT ino FROM inode WHERE oid IS NULL AND content IS NULL AND mode & 0xf000 = 0x8000"
 )
 
 
@@ -46,14 +44,12 @@ def recover(
         inode = table.get(ino)
         inode.replaced = ObjectId(oid.hex()) if oid is not None else None
         inode.replaced_row = content
+    for (ino,) in journal.db.rows(_NEVER_FLUSHED):
+        _end_unflushed(table.get(ino), journal, table, namespace, contents)
     found = 0
-    for (ino,) in journal.db.rows(_UNFINISHED, UNLOGGED):
+    for (ino,) in journal.db.rows("SELECT ino FROM inode WHERE flags & ?", UNLOGGED):
         inode = table.get(ino)
         try:
-            if inode.content is None:
-                # An empty file in the mount is one in the stores too.
-                contents.replace_with_nothing(inode)
-                contents.journal(inode)
             publication.due(inode)
         except CaiaError as exc:
             log.error("inode %d cannot be published: %s", ino, exc)  # noqa: TRY400  # no bug
@@ -67,6 +63,22 @@ def recover(
     for name in spool.names() - used:
         spool.remove(name)
     return found
+
+
+def _end_unflushed(
+    inode: Inode, journal: Journal, table: InodeTable, namespace: Namespace, contents: Contents
+) -> None:
+    """Remove a file that was created and never flushed; what it took the name of is back."""
+    if inode.replaced is not None:
+        inode.oid, inode.replaced = inode.replaced, None
+        inode.content, inode.size = contents.find_logged(inode.oid)
+        journal.touch(inode)
+        journal.run_sql("DELETE FROM replaced WHERE ino=?", inode.ino)
+        return
+    for parent, name in tuple(table.names(inode)):
+        table.unlink(table.get(parent), name, inode)
+    inode.nlink = 0
+    namespace.end(inode)
 
 
 def _remove_orphans(journal: Journal) -> None:

@@ -21,9 +21,7 @@ async def test_kill_after_a_rename_over_an_open_file_looks_like_no_conflict(a_wo
     assert await world.read(b"f") == b"content"
 
 
-async def test_file_that_was_created_and_never_flushed_is_the_same_in_mount_and_stores(
-    a_world, tmp_path
-):
+async def test_file_that_was_created_and_never_flushed_is_gone_after_a_kill(a_world, tmp_path):
     world = a_world()
     world.create(b"f")
     world.journal.commit()
@@ -32,7 +30,19 @@ async def test_file_that_was_created_and_never_flushed_is_the_same_in_mount_and_
     world = a_world(root=tmp_path / "m1")
     await world.settle()
 
-    assert await world.shown() == world.published_tree() == {b"f": (0o100644, b"")}
+    assert await world.shown() == world.published_tree() == {}
+    assert world.count("inode") == 1
+
+
+async def test_unflushed_file_that_took_a_name_gives_it_back_after_a_kill(a_world, tmp_path):
+    world = a_world({b"f": b"old"})
+    world.create(b"new")
+    world.rename(b"new", b"f")
+    world.kill(tmp_path / "m1")
+
+    world = a_world(root=tmp_path / "m1")
+
+    assert await world.shown() == world.published_tree() == {b"f": (0o100644, b"old")}
 
 
 async def test_kill_between_write_and_flush_leaves_the_old_content_at_its_old_size(
@@ -111,3 +121,17 @@ async def test_last_unlogged_version_is_a_version_of_the_next_mount(a_world, tmp
 
     assert [world.content_of(op) for op in world.ops()] == [b"flushed"]
     assert await world.read(b"f") == b"flushed"
+
+
+async def test_name_given_back_shows_a_version_that_git_does_not_have_yet(a_world, tmp_path):
+    world = a_world()
+    await world.save(b"f", b"not in git")
+    world.create(b"new")
+    world.rename(b"new", b"f")
+    world.kill(tmp_path / "m1")
+
+    world = a_world(root=tmp_path / "m1")
+
+    assert await world.read(b"f") == b"not in git"
+    await world.settle()
+    assert await world.shown() == world.published_tree()
