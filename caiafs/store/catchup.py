@@ -61,6 +61,7 @@ class CatchUp:
         writer_id: str,
         author: Callable[[], Signature],
         take_foreign: Callable[[Iterable[DocPath]], Awaitable[None]],
+        differing: Callable[[ObjectId], int | None] = lambda _tree: None,
     ) -> None:
         self._govc = govc
         self._git = git
@@ -68,6 +69,7 @@ class CatchUp:
         self._writer_id = writer_id
         self._author = author
         self._take_foreign = take_foreign
+        self._differing = differing
         self._left: int | None = None
         self.progress: Callable[[], None] = lambda: None
 
@@ -81,7 +83,9 @@ class CatchUp:
         """Return how many documents govc lacks, 1 where it is not counted yet."""
         if self.is_current:
             return 0
-        return self._left or 1
+        cursor = self._govc.cursor
+        counted = None if cursor is None else self._differing(cursor.tree)
+        return counted or self._left or 1
 
     async def run(self) -> None:
         """Bring govc up to date whenever it is not, for ever."""

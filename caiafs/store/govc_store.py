@@ -188,11 +188,10 @@ class GovcStore:
             # The token may have been renewed: what reads it is made again.
             await self.backend.aclose()
             self.backend = self._make_backend(renewed=True)
-        timeout_s = self._config.operation_timeout_s * 2
-        capabilities = await self.call("connect", self.backend.connect, timeout_s=timeout_s)
         if self.cursor is None:
             self.cursor = await self._cursors.load()
-        return capabilities
+        timeout_s = self._config.operation_timeout_s * 2
+        return await self.call("connect", self.backend.connect, timeout_s=timeout_s)
 
     def use(self) -> None:
         """Use it: govc is as the cursor says."""

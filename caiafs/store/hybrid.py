@@ -19,6 +19,7 @@ from caiafs.store.catchup import CatchUp
 from caiafs.store.govc_store import GovcStore
 from caiafs.store.meter import Meter
 from caiafs.store.pieces import BATCH_DOCUMENTS
+from caiafs.store.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,11 @@ class HybridStore:
         git: GitBackend,
         govc: GovcStore | None,
         catch_up: CatchUp | None,
+        tally: Tally,
         config: Config,
     ) -> None:
         self._git = git
+        self._tally = tally
         self._govc = govc
         self._catch_up = catch_up
         self._config = config
@@ -178,6 +181,7 @@ class HybridStore:
             condition=Condition.DEGRADED if refused else Condition.OK,
             reasons=("git cannot hold some documents",) if refused else (),
             head=head,
+            documents=self._tally.documents,
             refused=refused,
             operations=self._git_meter.statistics(),
             last_error=self._git_meter.last_error,
@@ -206,7 +210,7 @@ class HybridStore:
             breaker=govc.breaker.value,
             reasons=tuple(reasons),
             head=cursor.newest if cursor is not None else None,
-            documents=govc.backend.documents,
+            documents=self._govc_documents(govc),
             behind=behind,
             listing="complete" if capabilities.lists else "partial",
             refused=refused,
@@ -214,6 +218,13 @@ class HybridStore:
             last_error=govc.meter.last_error,
             last_error_age_s=govc.meter.last_error_age_s,
         )
+
+    def _govc_documents(self, govc: GovcStore) -> int:
+        """Return what it holds: the cursor's tree without what it refused; a stranger's is what it lists."""
+        cursor = govc.cursor
+        if cursor is None:
+            return govc.backend.documents
+        return max(self._tally.documents_in(cursor.tree) - len(cursor.refused), 0)
 
     def _govc_condition(self, govc: GovcStore, reasons: list[str]) -> Condition:
         if govc.is_connected:

@@ -28,6 +28,7 @@ from caiafs.store.catchup import CatchUp
 from caiafs.store.cursors import CursorStore
 from caiafs.store.govc_store import GovcStore
 from caiafs.store.hybrid import HybridStore
+from caiafs.store.tally import Tally
 from caiafs.sync import reporter as reports
 from caiafs.sync.contents import Contents
 from caiafs.sync.follower import Follower
@@ -56,6 +57,7 @@ class Parts:
     govc: GovcStore | None
     catch_up: CatchUp | None
     stores: HybridStore
+    tally: Tally
     contents: Contents
     published: Published
     pushes: Pushes
@@ -127,13 +129,15 @@ def _build(
         else None
     )
     follower = Follower(published, pushes, govc, foreign, interval_s=config.poll_interval_s)
-
+    tally = Tally(
+        git, published, lambda: govc.cursor.tree if govc is not None and govc.cursor else None
+    )
     catch_up = (
-        _build_catch_up(govc, git, published, follower, start.writer_id)
+        _build_catch_up(govc, git, published, (follower, tally), start.writer_id)
         if govc is not None
         else None
     )
-    stores = HybridStore(git, govc, catch_up, config)
+    stores = HybridStore(git, govc, catch_up, tally, config)
 
     publisher_parts = PublisherParts(
         ops=state,
@@ -152,6 +156,7 @@ def _build(
         govc,
         catch_up,
         stores,
+        tally,
         contents,
         published,
         pushes,
@@ -162,8 +167,13 @@ def _build(
 
 
 def _build_catch_up(
-    govc: GovcStore, git: GitBackend, published: Published, follower: Follower, writer_id: str
+    govc: GovcStore,
+    git: GitBackend,
+    published: Published,
+    others: tuple[Follower, Tally],
+    writer_id: str,
 ) -> CatchUp:
+    follower, tally = others
     identities = Identities()
 
     def author() -> Signature:
@@ -173,7 +183,13 @@ def _build_catch_up(
         await follower.take_foreign(paths)
 
     return CatchUp(
-        govc, git, published, writer_id=writer_id, author=author, take_foreign=take_foreign
+        govc,
+        git,
+        published,
+        writer_id=writer_id,
+        author=author,
+        take_foreign=take_foreign,
+        differing=tally.differing,
     )
 
 
@@ -261,6 +277,8 @@ async def _run(channel: Channel, parts: Parts, publisher: Publisher) -> None:
         nursery.start_soon(reporter.run)
         nursery.start_soon(publisher.run)
         nursery.start_soon(parts.follower.run)
+        parts.tally.changed = reporter.changed
+        nursery.start_soon(parts.tally.run)
         if parts.govc is not None and parts.catch_up is not None:
             parts.govc.changed = reporter.changed
             parts.catch_up.progress = reporter.changed
