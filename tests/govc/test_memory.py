@@ -9,7 +9,7 @@ import sys
 import pytest
 import trio
 
-from caiafs.backends.govc.codec import PARTS_DIR
+from caiafs.backends.govc.paths import PARTS_DIR
 from caiafs.core.errors import Corrupt
 from caiafs.core.types import DocPath
 from tests.govc.test_commits import post

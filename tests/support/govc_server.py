@@ -131,6 +131,15 @@ class GovcServer:
     def pause(self) -> None:
         """Make it hang: connections are accepted by the kernel and never answered."""
         os.kill(self.pid, signal.SIGSTOP)
+        # Its threads stop one after the other; one that still runs answers.
+        limit = time.monotonic() + START_LIMIT_S
+        while not self._is_stopped():
+            assert time.monotonic() < limit, "the server does not stop"
+            time.sleep(0.001)
+
+    def _is_stopped(self) -> bool:
+        states = Path(f"/proc/{self.pid}/task").glob("*/stat")
+        return all(state.read_text().rpartition(") ")[2].startswith("T") for state in states)
 
     def resume(self) -> None:
         """Let it go on."""
