@@ -3,12 +3,14 @@
 Used by fuse.operations only. Pure, apart from making pyfuse3's objects.
 """
 
+import os
 import stat
 from dataclasses import dataclass
 
 import pyfuse3
 
 from caiafs.core.config import Config
+from caiafs.core.types import ROOT_INODE
 from caiafs.vfs.attributes import AttributeChange
 from caiafs.vfs.caller import Caller
 from caiafs.vfs.inode import Inode
@@ -26,6 +28,9 @@ class Presentation:
             because every change comes through the kernel or is told to it.
         uid, gid: shown for everything, None for the owner's own.
         fmask, dmask: permission bits taken away from files and directories.
+        only_for: with allow_root, the user who mounts: the root directory is shown as theirs alone.
+            The kernel knows allow_other only; a check of ours would not see what it answers from
+            its caches, but no path leads around the root.
     """
 
     entry_timeout_s: float
@@ -35,6 +40,7 @@ class Presentation:
     gid: int | None
     fmask: int
     dmask: int
+    only_for: int | None
 
     @classmethod
     def from_config(cls, config: Config) -> "Presentation":
@@ -48,6 +54,7 @@ class Presentation:
             gid=config.gid,
             fmask=umask if config.fmask is None else config.fmask,
             dmask=umask if config.dmask is None else config.dmask,
+            only_for=os.geteuid() if config.allow_root else None,
         )
 
     def attributes(self, inode: Inode) -> pyfuse3.EntryAttributes:
@@ -60,6 +67,9 @@ class Presentation:
         entry.st_nlink = inode.nlink
         entry.st_uid = inode.uid if self.uid is None else self.uid
         entry.st_gid = inode.gid if self.gid is None else self.gid
+        if self.only_for is not None and inode.ino == ROOT_INODE:
+            entry.st_mode = entry.st_mode & ~0o077
+            entry.st_uid = self.only_for
         entry.st_rdev = inode.rdev
         entry.st_size = inode.size
         entry.st_blksize = BLOCK_BYTES

@@ -36,6 +36,8 @@ def mount_options(config: Config) -> set[str]:
         options.add("ro")
     options.add("suid" if config.suid else "nosuid")
     options.add("dev" if config.dev else "nodev")
+    if config.noexec:
+        options.add("noexec")
     return options
 
 

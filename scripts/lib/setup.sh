@@ -6,7 +6,7 @@ venv=$project/.venv
 # What installing and mounting needs; libfuse3-dev, pkg-config, gcc and python3-dev are for building pyfuse3.
 run_packages=(fuse3 libfuse3-dev pkg-config gcc python3-dev python3-venv git)
 # What the tests use besides.
-test_packages=(attr bindfs groff jq rsync vim)
+test_packages=(acl attr bindfs fio groff inotify-tools jq make nano rsync sqlite3 strace stress-ng vim)
 
 die() {
     echo "${0##*/}: $*" >&2
