@@ -128,8 +128,11 @@ class StoreLink:
             self._note_commit(message.commit)  # else `Settled` follows, and a restart needs both
 
     def _note_commit(self, commit: ObjectId) -> None:
-        """Note that the state DB shows what `commit` brought; a restart compares from there."""
-        if commit != NO_OBJECT:
+        """Note that the state DB shows what `commit` brought; a restart compares from there.
+
+        Changes that wait for a writer are in memory only: until then a restart has to hear of them.
+        """
+        if commit != NO_OBJECT and not self.mount.remote.is_waiting:
             journal = self.mount.journal
             journal.put_meta("known_commit", commit)
             journal.commit_within(BACKGROUND_DELAY_S)

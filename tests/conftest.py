@@ -69,8 +69,11 @@ class Mounts:
 
 
 @pytest.fixture
-def mount_caia(tmp_path: Path) -> Iterator[MountFactory]:
-    """Return a function that mounts a scratch CAIA: `mount_caia(options=…, env=…, repo=…)`."""
+def mount_caia(tmp_path: Path, govc_servers: GovcServers) -> Iterator[MountFactory]:
+    """Return a function that mounts a scratch CAIA: `mount_caia(options=…, env=…, repo=…)`.
+
+    Asks for `govc_servers` so that servers outlive the mounts that publish to them.
+    """
     mounts = Mounts(tmp_path)
     try:
         yield mounts

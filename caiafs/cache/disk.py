@@ -64,3 +64,10 @@ def trim(directory: Path, max_bytes: int) -> int:
             break
         total -= size
     return total
+
+
+def empty(directory: Path) -> None:
+    """Remove every cached blob."""
+    for path in directory.glob("*/*"):
+        with contextlib.suppress(OSError):
+            path.unlink()

@@ -102,6 +102,12 @@ class CaiaOperations(pyfuse3.Operations):
             raise NotPermitted("the virtual directory cannot be changed")
         return InodeNo(parent)
 
+    def _making(self, parent: int, name: bytes) -> InodeNo:
+        """Return `parent` if a new name may be made in it; refused before anything is done."""
+        directory = self._changing(parent, name)
+        self._files.check_space()
+        return directory
+
     # --- names
 
     @handler
@@ -126,21 +132,21 @@ class CaiaOperations(pyfuse3.Operations):
     async def mknod(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
-        parent = self._changing(parent_inode, name)
+        parent = self._making(parent_inode, name)
         return self._entry(self._namespace.mknod(parent, name, mode, rdev, caller(ctx)))
 
     @handler
     async def mkdir(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
     ) -> EntryAttributes:
-        parent = self._changing(parent_inode, name)
+        parent = self._making(parent_inode, name)
         return self._entry(self._namespace.mkdir(parent, name, mode, caller(ctx)))
 
     @handler
     async def symlink(
         self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
-        parent = self._changing(parent_inode, name)
+        parent = self._making(parent_inode, name)
         return self._entry(self._namespace.symlink(parent, name, target, caller(ctx)))
 
     @handler
@@ -151,7 +157,7 @@ class CaiaOperations(pyfuse3.Operations):
     async def link(
         self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
-        parent = self._changing(new_parent_inode, new_name)
+        parent = self._making(new_parent_inode, new_name)
         return self._entry(self._namespace.link(InodeNo(inode), parent, new_name))
 
     @handler
@@ -255,8 +261,7 @@ class CaiaOperations(pyfuse3.Operations):
         flags: FlagT,
         ctx: RequestContext,
     ) -> tuple[FileInfo, EntryAttributes]:
-        parent = self._changing(parent_inode, name)
-        self._files.check_space()
+        parent = self._making(parent_inode, name)
         who = caller(ctx)
         inode = self._namespace.create(parent, name, mode, who)
         handle = self._files.attach(inode, who, writes=flags & os.O_ACCMODE != os.O_RDONLY)
@@ -338,7 +343,10 @@ class CaiaOperations(pyfuse3.Operations):
         if CaiaDirectory.has_handle(fh):
             self._caia.release(fh)
         else:
-            self._table.release(self._listings.release(HandleId(fh)))
+            directory = self._listings.release(HandleId(fh))
+            if not directory.nlink and not directory.handles:
+                self._namespace.end(directory)
+            self._table.release(directory)
 
     @handler
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:  # as above

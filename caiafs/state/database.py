@@ -91,6 +91,8 @@ class StateDatabase:
             db.execute("COMMIT")  # the -wal exists from here on
         except sqlite3.Error as exc:
             raise translate(exc) from exc
+        if is_new:
+            _sync_directory(state_dir)
         return cls(state_dir, db, is_new=is_new)
 
     def check(self) -> None:
@@ -230,3 +232,12 @@ def _checkpoint_passive(file: Path) -> tuple[int, int]:
         log.warning("checkpoint of the state database failed: %s", exc)
         return (0, 0)
     return int(frames), int(copied)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the names in a directory last through a power cut."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from caiafs.core.errors import FileTooLarge, InvalidArgument, NoAttribute, NotSupported
-from caiafs.core.types import InodeNo
+from caiafs.core.types import InodeNo, git_mode
 from caiafs.state.journal import BACKGROUND_DELAY_S, Journal
 from caiafs.vfs.caller import Caller
 from caiafs.vfs.contents import Contents
@@ -67,7 +67,8 @@ class Attributes:
         if change.mode is not None:
             old_mode = inode.mode
             inode.mode = stat.S_IFMT(inode.mode) | stat.S_IMODE(change.mode)
-            inode.author = inode.author or (caller.uid, caller.program())
+            if git_mode(old_mode) != git_mode(inode.mode) and not inode.writers:
+                inode.author = (caller.uid, caller.program())
             self._publication.mode_changed(inode, old_mode)
         if change.uid is not None:
             inode.uid = change.uid

@@ -104,11 +104,10 @@ class Hasher:
         ((name, packed),) = self._journal.db.rows(sql, content_id)
         extents = Extents.from_bytes(packed)
         base = await self._contents.base_file(extents.base) if extents.base else None
-        file = self._spool.open(name)
-        try:
-            return await trio.to_thread.run_sync(_hash, file, base, extents, limiter=limiter)
-        finally:
-            file.close()
+        file = self._spool.open(name)  # closed with its last reference, which the thread may have
+        return await trio.to_thread.run_sync(
+            _hash, file, base, extents, limiter=limiter, abandon_on_cancel=True
+        )
 
     def _note(self, ino: InodeNo, content_id: int, oid: ObjectId) -> None:
         """Fill the id in wherever it was left open, and let the publisher go on."""
