@@ -225,6 +225,7 @@ class StoreLink:
     def reset_metrics(self) -> None:
         """Forget latencies and counts so far."""
         self.on_reset()
+        self.process.reset_metrics()
 
 
 def _log_progress(progress: SyncProgress) -> None:

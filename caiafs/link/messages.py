@@ -88,6 +88,11 @@ class LoadRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ResetMetrics:
+    """Forget latencies and counts so far."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Publish what is pending within `grace_s`, say `Stopped`, end."""
 
@@ -227,6 +232,7 @@ Message = (
     | StoredRequest
     | FetchRequest
     | LoadRequest
+    | ResetMetrics
     | Stop
     | Ready
     | Current

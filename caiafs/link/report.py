@@ -72,6 +72,9 @@ class StoreReport:
         oldest_pending_s: age of the oldest of them, 0 without.
         groups, documents_published: since the process started.
         conflicts: conflict copies made since the process started.
+        comparisons: full comparisons of the stores that came to their end.
+        comparison_left: documents that the running one has still to look at, 0 without one.
+        repaired: documents that the running or last one sent again.
         uptime_s: of the store process; `restarts` is counted by the mount process.
         rss_bytes: resident memory.
     """
@@ -86,6 +89,9 @@ class StoreReport:
     groups: int = 0
     documents_published: int = 0
     conflicts: int = 0
+    comparisons: int = 0
+    comparison_left: int = 0
+    repaired: int = 0
     commit: str | None = None
     tree: str | None = None
     branch: str = ""

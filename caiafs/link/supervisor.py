@@ -34,6 +34,7 @@ from caiafs.link.messages import (
     Message,
     Ready,
     Report,
+    ResetMetrics,
     Settled,
     Start,
     Stop,
@@ -132,6 +133,7 @@ class StoreProcess:
         self._pending: dict[int, _Pending] = {}
         self._last_request_id = 0
         self._due: Due | None = None
+        self._reset = False
         self._wake = trio.Event()
         self._urgent = trio.Event()
         self._ready = trio.Event()
@@ -255,6 +257,9 @@ class StoreProcess:
             while True:
                 await self._wake.wait()
                 self._wake = trio.Event()
+                if self._reset and self._is_ready:
+                    self._reset = False
+                    await channel.send(ResetMetrics())
                 due = self._due
                 if due is not None and self._is_ready:
                     await channel.send(due)
@@ -274,6 +279,11 @@ class StoreProcess:
         if urgent:
             self._urgent.set()
             self._urgent = trio.Event()
+
+    def reset_metrics(self) -> None:
+        """Have the store process forget its metrics, without waiting; a new one has none."""
+        self._reset = self._is_ready
+        self._wake.set()
 
     async def wait_ready(self) -> None:
         """Wait until a store process has opened the repository for the first time."""

@@ -76,6 +76,9 @@ def _store_process(mount: MountReport, store: StoreReport | None) -> dict[str, A
         "groups": told.groups,
         "documents_published": told.documents_published,
         "conflicts": told.conflicts,
+        "comparisons": told.comparisons,
+        "comparison_left": told.comparison_left,
+        "repaired": told.repaired,
     }
 
 

@@ -5,9 +5,9 @@ a server that came back empty, as one difference in batches, what is saved meanw
 there is ever read as a deletion.
 """
 
-import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
 
@@ -18,12 +18,12 @@ from caiafs.backends.base import Revision
 from caiafs.backends.git.backend import GitBackend
 from caiafs.backends.git.log import CommitRecord
 from caiafs.core.errors import CaiaError, Misconfigured, Unreachable
-from caiafs.core.types import EMPTY_TREE, Change, ChangeSet, DocPath, Entry, ObjectId, Signature
+from caiafs.core.types import EMPTY_TREE, Change, DocPath, Entry, ObjectId, Signature
+from caiafs.store.batches import Batches
 from caiafs.store.cursors import Cursor
 from caiafs.store.govc_store import GovcStore
 from caiafs.store.meeting import Meeting, decide_meeting
-from caiafs.store.pieces import BATCH_BYTES, BATCH_DOCUMENTS, plan_pieces
-from caiafs.store.trailers import operation_of, with_operation
+from caiafs.store.trailers import operation_of
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,11 @@ class CatchUp:
         self._author = author
         self._take_foreign = take_foreign
         self._differing = differing
+        self._batches = Batches(govc, git, writer_id=writer_id, author=author)
+        self._asked = 0
         self._left: int | None = None
+        self.in_background = True
+        """False: only while somebody asks for it (enable_sync=false)."""
         self.progress: Callable[[], None] = lambda: None
 
     @property
@@ -78,6 +82,20 @@ class CatchUp:
         """Whether govc holds what the branch holds."""
         cursor = self._govc.cursor
         return self._govc.is_connected and cursor is not None and cursor.tree == self._branch.tree
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether govc is to be brought up to date now."""
+        return self.in_background or self._asked > 0
+
+    @contextmanager
+    def asked(self) -> Iterator[None]:
+        """Bring it up to date within the body, whatever the settings."""
+        self._asked += 1
+        try:
+            yield
+        finally:
+            self._asked -= 1
 
     def documents_left(self) -> int:
         """Return how many documents govc lacks, 1 where it is not counted yet."""
@@ -93,7 +111,7 @@ class CatchUp:
             try:
                 if not self._govc.is_connected:
                     await self._connect()
-                elif not self.is_current and not self._govc.ahead:
+                elif self.is_wanted and not self.is_current and not self._govc.ahead:
                     await self._step()
                 else:
                     await self._wait_work()
@@ -147,10 +165,10 @@ class CatchUp:
             found = reader.entry_at(cursor.tree, path)
             if found is not None and found.oid == refused.oid:
                 again.append(Change(path, None, Entry(int(found.mode), found.oid)))
-        if again:
-            operation_id = self._piece_id(again)
+        if again and self.is_wanted:
+            operation_id = self._batches.piece_id(again)
             text = f"Bring {len(again)} documents up to date\n"
-            await self._send_pieces(again, operation_id, self._author(), text)
+            await self._batches.send_pieces(again, operation_id, self._author(), text)
 
     def _fast_forward(self, cursor: Cursor, since: Iterable[Revision]) -> Cursor:
         """Return the cursor moved to the newest commit of ours that govc's log shows and the branch has.
@@ -200,6 +218,44 @@ class CatchUp:
         return False
 
     # --- sending
+
+    async def repair(self, paths: Iterable[DocPath]) -> tuple[int, set[DocPath]]:
+        """Send what govc lacks at `paths` though it counted as held.
+
+        Returns:
+            How many documents were sent, and paths where govc has what we never saw.
+
+        Raises:
+            Unreachable, Misconfigured: govc cannot be asked.
+        """
+        govc, foreign, sent = self._govc, set[DocPath](), 0
+        async with govc.lock:
+            cursor = govc.cursor
+            if cursor is None or not self.is_current or govc.ahead or await govc.has_moved():
+                return 0, foreign
+            waiting = {path: self._as_it_is(cursor.tree, path) for path in paths}
+            govc.sending = True
+            try:
+                while waiting:
+                    before = len(waiting)
+                    strange = await self._batches.send_batch(waiting, [])
+                    foreign |= strange
+                    for path in strange:
+                        del waiting[path]
+                    sent += before - len(waiting) - len(strange)
+                # The tree is what it was, so that the commit with that tree is too.
+                held = replace(govc.cursor or cursor, published=cursor.published)
+                await govc.move_cursor(held, save=True)
+            finally:
+                govc.sending = False
+        return sent, foreign
+
+    def _as_it_is(self, tree: ObjectId, path: DocPath) -> Change:
+        item = self._git.repository.reader.entry_at(tree, path)
+        if item is None or item.is_dir:
+            return Change(path, None, None)
+        entry = Entry(int(item.mode), item.oid)
+        return Change(path, entry, entry)
 
     async def _step(self) -> None:
         govc = self._govc
@@ -256,7 +312,7 @@ class CatchUp:
             assert cursor is not None, "it is connected"
             changes = await self._git.diff(cursor.tree, record.tree)
             operation_id = self._operation_id(record)
-            await self._send_pieces(changes, operation_id, record.author, record.message)
+            await self._batches.send_pieces(changes, operation_id, record.author, record.message)
             cursor = replace(self._govc.cursor or cursor, tree=record.tree, published=record.oid)
             await self._govc.move_cursor(cursor, save=False)
             self._left -= 1
@@ -267,19 +323,6 @@ class CatchUp:
     def _operation_id(self, record: CommitRecord) -> str:
         operation = operation_of(record.message)
         return str(operation) if operation is not None else f"{self._writer_id}-git-{record.oid}"
-
-    async def _send_pieces(
-        self, changes: Sequence[Change], operation_id: str, author: Signature, message: str
-    ) -> None:
-        pieces = plan_pieces(changes, [await self._size_of(change) for change in changes])
-        for number, piece in enumerate(pieces, start=1):
-            piece_id, text = operation_id, message
-            if number < len(pieces):
-                piece_id = self._piece_id(piece.changes)
-                subject = message.partition("\n")[0]
-                text = f"{subject} (part {number} of {len(pieces)})\n"
-            change_set = ChangeSet(piece_id, author, with_operation(text, piece_id), piece.changes)
-            await self._govc.commit(change_set, piece.size_bytes)
 
     async def _send_difference(self) -> set[DocPath]:
         """Send what differs, in batches; return paths where govc has what we never saw, and stop there."""
@@ -298,7 +341,7 @@ class CatchUp:
         while waiting:
             self._left = len(waiting)
             self.progress()
-            foreign = await self._send_batch(waiting, first)
+            foreign = await self._batches.send_batch(waiting, first)
             if foreign:
                 return foreign
             if self._branch.tree != target:
@@ -313,70 +356,3 @@ class CatchUp:
         if cursor.tree == target:
             await self._govc.move_cursor(replace(cursor, published=target_commit), save=True)
         return set()
-
-    async def _send_batch(
-        self, waiting: dict[DocPath, Change], first: list[DocPath]
-    ) -> set[DocPath]:
-        """Send one batch out of `waiting`, live saves (`first`) first."""
-        batch: list[Change] = []
-        sizes: list[int] = []
-        for path in (*first, *waiting):
-            if len(batch) >= BATCH_DOCUMENTS or sum(sizes) > BATCH_BYTES:
-                break
-            if path in waiting and all(path != change.path for change in batch):
-                batch.append(waiting[path])
-                sizes.append(await self._size_of(waiting[path]))
-        there = await self._govc.call(
-            "read",
-            lambda: self._govc.backend.current([change.path for change in batch]),
-            timeout_s=self._govc.deadline_s(len(batch), sum(sizes)),
-        )
-        foreign = {c.path for c in batch if self._is_foreign(c, there.get(c.path))}
-        if foreign:
-            return foreign
-        to_send = tuple(c for c in batch if not _holds(there.get(c.path), c.after))
-        if to_send:
-            operation_id = self._piece_id(to_send)
-            plural = "s" if len(to_send) > 1 else ""
-            text = f"Bring {len(to_send)} document{plural} up to date\n"
-            change_set = ChangeSet(
-                operation_id, self._author(), with_operation(text, operation_id), to_send
-            )
-            await self._govc.commit(change_set, sum(sizes))
-        cursor = self._govc.cursor
-        assert cursor is not None, "it is connected"
-        done = ChangeSet("", self._author(), "", tuple(batch))
-        await self._govc.advance_cursor(cursor, done, save=True)
-        for change in batch:
-            del waiting[change.path]
-        first[:] = [path for path in first if path in waiting]
-        return set()
-
-    def _is_foreign(self, change: Change, there: Entry | None) -> bool:
-        """Whether govc has a content at this path that was never ours."""
-        if there is None or not there.oid or _holds(there, change.after):
-            return False
-        if change.before is not None and there.oid == change.before.oid:
-            return False
-        return not self._git.repository.reader.exists(there.oid)
-
-    async def _size_of(self, change: Change) -> int:
-        if change.after is None:
-            return 0
-        if change.after.size_bytes >= 0:
-            return change.after.size_bytes
-        return self._git.repository.reader.size(change.after.oid)
-
-    def _piece_id(self, changes: Iterable[Change]) -> str:
-        digest = hashlib.sha1()
-        for change in changes:
-            before = change.before.oid if change.before else "-"
-            after = f"{change.after.mode:o} {change.after.oid}" if change.after else "-"
-            digest.update(b"%s\0%s\0%s\n" % (change.path, before.encode(), after.encode()))
-        # The head makes two identical steps at different times two operations.
-        digest.update(repr(self._govc.cursor.newest if self._govc.cursor else None).encode())
-        return f"{self._writer_id}-diff-{digest.hexdigest()[:20]}"
-
-
-def _holds(there: Entry | None, wanted: Entry | None) -> bool:
-    return there is None if wanted is None else wanted.same_content(there)

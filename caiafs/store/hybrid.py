@@ -6,6 +6,7 @@ the primary and no fallback, it moves only after govc has the group.
 """
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from caiafs.backends.git.backend import BuiltCommit, GitBackend
@@ -147,13 +148,25 @@ class HybridStore:
             )
 
     def documents_left(self) -> dict[str, int]:
-        """Return how many documents each configured store other than the branch lacks."""
-        return {} if self._catch_up is None else {"govc": self._catch_up.documents_left()}
+        """Return how many documents each store lacks that is to be brought up to date, the branch aside."""
+        if self._catch_up is None or not self._catch_up.is_wanted:
+            return {}
+        return {"govc": self._catch_up.documents_left()}
+
+    def asked(self) -> AbstractContextManager[None]:
+        """Bring the other store up to date within the body, whatever the settings."""
+        return nullcontext() if self._catch_up is None else self._catch_up.asked()
 
     @property
     def may_catch_up(self) -> bool:
         """Whether waiting for the other store makes sense: it answers."""
         return self._govc is not None and self._govc.is_connected
+
+    def reset_metrics(self) -> None:
+        """Forget latencies and counts of both stores so far."""
+        self._git_meter.reset()
+        if self._govc is not None:
+            self._govc.meter.reset()
 
     def govc_has(self, path: DocPath) -> bool:
         """Whether govc is known to hold a document at `path`."""
@@ -240,6 +253,6 @@ class HybridStore:
             return [govc.problem]
         if not govc.is_connected:
             return ["govc has not answered yet"]
-        if behind > 1:
+        if behind > 1 and self._catch_up is not None and self._catch_up.is_wanted:
             return [f"govc lacks {behind} documents; they are being sent"]
         return []

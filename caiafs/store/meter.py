@@ -52,3 +52,4 @@ class Meter:
     def reset(self) -> None:
         """Forget the figures."""
         self._operations.clear()
+        self._last_error = ""

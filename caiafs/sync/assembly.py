@@ -25,6 +25,7 @@ from caiafs.link.report import StoreReport
 from caiafs.state.ops import Op
 from caiafs.state.reader import StateReader
 from caiafs.store.catchup import CatchUp
+from caiafs.store.comparison import Comparison, ComparisonReport
 from caiafs.store.cursors import CursorStore
 from caiafs.store.govc_store import GovcStore
 from caiafs.store.hybrid import HybridStore
@@ -56,6 +57,7 @@ class Parts:
     git: GitBackend
     govc: GovcStore | None
     catch_up: CatchUp | None
+    comparison: Comparison | None
     stores: HybridStore
     tally: Tally
     contents: Contents
@@ -137,7 +139,19 @@ def _build(
         if govc is not None
         else None
     )
+    comparison = None
+    if govc is not None and catch_up is not None and config.enable_sync:
+        comparison = Comparison(
+            govc,
+            git,
+            catch_up,
+            interval_s=config.sync_interval_s,
+            take_foreign=follower.take_foreign,
+        )
     stores = HybridStore(git, govc, catch_up, tally, config)
+    if catch_up is not None:
+        # As the primary it gets what fallback kept from it, whatever the settings.
+        catch_up.in_background = config.enable_sync or stores.govc_is_primary
 
     publisher_parts = PublisherParts(
         ops=state,
@@ -155,6 +169,7 @@ def _build(
         git,
         govc,
         catch_up,
+        comparison,
         stores,
         tally,
         contents,
@@ -283,6 +298,9 @@ async def _run(channel: Channel, parts: Parts, publisher: Publisher) -> None:
             parts.govc.changed = reporter.changed
             parts.catch_up.progress = reporter.changed
             nursery.start_soon(parts.catch_up.run)
+        if parts.comparison is not None:
+            parts.comparison.progress = reporter.changed
+            nursery.start_soon(parts.comparison.run)
         await service.run()
         nursery.cancel_scope.cancel()
 
@@ -293,6 +311,7 @@ def _compose_report(parts: Parts, publisher: Publisher) -> StoreReport:
     reasons = [done.reason] if done.reason else []
     if done.coalescing:
         reasons.append("too many versions wait: several may go into one commit")
+    compared = parts.comparison.statistics() if parts.comparison else ComparisonReport()
     oldest_s = (time.time_ns() - done.oldest_pending_ns) / 1e9 if done.oldest_pending_ns else 0.0
     return StoreReport(
         mode=parts.stores.mode,
@@ -310,6 +329,9 @@ def _compose_report(parts: Parts, publisher: Publisher) -> StoreReport:
         conflicts=done.conflicts
         + parts.pushes.conflicts
         + (parts.foreign.conflicts if parts.foreign else 0),
+        comparisons=compared.done,
+        comparison_left=compared.left,
+        repaired=compared.repaired,
         commit=published.commit,
         tree=published.tree,
         branch=parts.repository.branch_ref,

@@ -77,7 +77,10 @@ class ForeignCommits:
             return True
 
     async def take(self, also: Iterable[DocPath] = ()) -> ForeignNews:
-        """Take in what is new in govc, and look at the paths in `also`; with `Published.lock` held."""
+        """Take in what is new in govc, and look at the paths in `also`; with `Published.lock` held.
+
+        What is missing at a path that no foreign commit names was lost there, not deleted.
+        """
         async with self._govc.lock:
             cursor = self._govc.cursor
             if cursor is None or not self._govc.is_connected:
@@ -88,10 +91,8 @@ class ForeignCommits:
                 self._govc.lose("govc came back with another state")
                 return ForeignNews()
             foreign = self._foreign(since)
-            paths = set(also)
-            if foreign:
-                paths |= await self._changed_paths(cursor, since, foreign)
-            news = await self._take_paths(cursor, sorted(paths), foreign)
+            named = await self._changed_paths(cursor, since, foreign) if foreign else set()
+            news = await self._take_paths(cursor, named, set(also) - named, foreign)
             await self._note_seen(self._govc.cursor or cursor, since)
             return news
 
@@ -151,11 +152,17 @@ class ForeignCommits:
     # --- taking them
 
     async def _take_paths(
-        self, cursor: Cursor, paths: Sequence[DocPath], foreign: Sequence[Revision]
+        self,
+        cursor: Cursor,
+        named: set[DocPath],
+        also: set[DocPath],
+        foreign: Sequence[Revision],
     ) -> ForeignNews:
         theirs: list[Change] = []
+        paths = sorted(named | also)
         for start in range(0, len(paths), READ_STEP):
-            theirs += await self._read_step(cursor.tree, paths[start : start + READ_STEP])
+            found = await self._read_step(cursor.tree, paths[start : start + READ_STEP])
+            theirs += [change for change in found if change.after or change.path in named]
         if not theirs:
             return ForeignNews()
         try:

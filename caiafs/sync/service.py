@@ -16,6 +16,7 @@ from caiafs.link.messages import (
     LoadDone,
     LoadRequest,
     Message,
+    ResetMetrics,
     Stop,
     Stopped,
     StoredDone,
@@ -90,6 +91,8 @@ class Service:
             nursery.start_soon(self._sync, message)
         elif isinstance(message, FetchRequest):
             nursery.start_soon(self._fetch, message)
+        elif isinstance(message, ResetMetrics):
+            self._stores.reset_metrics()
         else:
             raise LinkError(f"a {type(message).__name__} does not come from the mount process")
 
@@ -101,6 +104,15 @@ class Service:
 
     async def _sync(self, request: SyncRequest) -> None:
         """Wait until every configured store has everything, telling how far it is."""
+        with self._stores.asked():
+            await self._wait_level(request)
+            left = self._left(request.last_seq)
+        reasons = self._stores.reasons() if any(left.values()) else ()
+        if left["git"] and self._publisher.statistics().reason:
+            reasons = (self._publisher.statistics().reason, *reasons)
+        await self.send(SyncDone(request.request_id, left, reasons))
+
+    async def _wait_level(self, request: SyncRequest) -> None:
         told: dict[str, int] = {}
         with trio.move_on_after(request.timeout_s):
             while any((left := self._left(request.last_seq)).values()):
@@ -110,11 +122,6 @@ class Service:
                     await self.send(SyncProgress(request.request_id, left))
                 # Several things end this wait, stores among them that say nothing when they do.
                 await trio.sleep(PROGRESS_INTERVAL_S if told else 0)
-        left = self._left(request.last_seq)
-        reasons = self._stores.reasons() if any(left.values()) else ()
-        if left["git"] and self._publisher.statistics().reason:
-            reasons = (self._publisher.statistics().reason, *reasons)
-        await self.send(SyncDone(request.request_id, left, reasons))
 
     def _left(self, last_seq: int) -> dict[str, int]:
         """Return how many documents each store lacks; ops that are not settled count for all."""
