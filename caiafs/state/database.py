@@ -33,6 +33,7 @@ RESTART_WAL_BYTES = 64 * 1024 * 1024
 """Above it the writer itself resets the WAL, when few frames are left to copy."""
 
 RESTART_FRAMES = 1000
+_BUSY_TIMEOUT_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,10 @@ class StateDatabase:
         file = paths.database(state_dir)
         is_new = not file.exists()
         try:
-            db = sqlite3.connect(file, isolation_level=None, cached_statements=256)
+            # A RESTART checkpoint must not wait for a reader: the kernel waits for this thread.
+            db = sqlite3.connect(
+                file, isolation_level=None, cached_statements=256, timeout=_BUSY_TIMEOUT_S
+            )
             for pragma in PRAGMAS:
                 db.execute(pragma)
             if is_new:
