@@ -108,7 +108,10 @@ def test_write_is_seen_through_an_existing_mapping(room: Path):
 
 def test_private_mapping_changes_nothing(room: Path):
     (room / "doc").write_bytes(b"original")
-    with (room / "doc").open("r+b") as handle, mmap.mmap(handle.fileno(), 0, flags=mmap.MAP_PRIVATE) as mapping:
+    with (
+        (room / "doc").open("r+b") as handle,
+        mmap.mmap(handle.fileno(), 0, flags=mmap.MAP_PRIVATE) as mapping,
+    ):
         mapping[:4] = b"CHAN"
 
     assert (room / "doc").read_bytes() == b"original"
@@ -149,26 +152,17 @@ def test_lock_of_one_process_keeps_another_out_until_it_ends(room: Path, lock: s
 # --- watching
 
 
-def test_inotifywait_sees_each_kind_of_change(room: Path):
+def test_inotifywait_sees_each_kind_of_change(room: Path, tmp_path: Path):
     require_tool("inotifywait")
-    (room / "old").write_text("old")
-    watcher = subprocess.Popen(
-        ["inotifywait", "-m", "-q", "--format", "%e %f", room],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert watcher.stdout is not None
+    events = tmp_path / "events"
+    events.touch()
+    watcher = subprocess.Popen(["inotifywait", "-m", "-q", "-o", events, "--format", "%e %f", room])
+
+    def is_watching() -> bool:
+        (room / "probe").touch()
+        return "probe" in events.read_text()
+
     try:
-        # A file that appears again and again until it is seen tells that the watch is there.
-        os.set_blocking(watcher.stdout.fileno(), False)
-        seen = ""
-
-        def is_watching() -> bool:
-            nonlocal seen
-            (room / "probe").touch()
-            seen += watcher.stdout.read() or "" if watcher.stdout else ""
-            return "probe" in seen
-
         wait_until(is_watching, "inotifywait watches")
         (room / "new").write_text("text")
         (room / "new").chmod(0o600)
@@ -176,17 +170,11 @@ def test_inotifywait_sees_each_kind_of_change(room: Path):
         (room / "moved").unlink()
         (room / "folder").mkdir()
         (room / "end").touch()
-
-        def has_ended() -> bool:
-            nonlocal seen
-            seen += watcher.stdout.read() or "" if watcher.stdout else ""
-            return "CREATE end" in seen
-
-        wait_until(has_ended, "the last event")
+        wait_until(lambda: "CREATE end" in events.read_text(), "the last event")
     finally:
         watcher.terminate()
         watcher.wait()
-        watcher.stdout.close()
+    seen = events.read_text().splitlines()
     for event in (
         "CREATE new",
         "MODIFY new",
@@ -197,7 +185,7 @@ def test_inotifywait_sees_each_kind_of_change(room: Path):
         "DELETE moved",
         "CREATE,ISDIR folder",
     ):
-        assert event in seen.splitlines()
+        assert event in seen
 
 
 def test_tail_f_follows_a_file_that_grows(room: Path):
