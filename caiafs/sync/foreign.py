@@ -4,8 +4,9 @@ Used by `sync.follower`. All of it happens under `Published.lock` and `GovcStore
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from caiafs.backends.base import Revision
 from caiafs.backends.git.backend import GitBackend
@@ -22,9 +23,10 @@ from caiafs.core.types import (
 )
 from caiafs.store.cursors import Cursor
 from caiafs.store.govc_store import GovcStore
-from caiafs.store.trailers import named_changes, to_ascii_line, writer_of
+from caiafs.store.trailers import NamedChange, named_changes, to_ascii_line, writer_of
 from caiafs.sync import message as messages
 from caiafs.sync.contents import Contents
+from caiafs.sync.merge import Side
 from caiafs.sync.published import Published
 from caiafs.sync.pushes import Pushes
 from caiafs.sync.tree_merge import merge_changes
@@ -41,6 +43,28 @@ class ForeignNews:
 
     changes: tuple[Change, ...] = ()
     conflicts: int = 0
+
+
+class _Paths(NamedTuple):
+    """Paths to look at in govc.
+
+    Attributes:
+        named: a foreign commit names them.
+        also: somebody wants them looked at.
+        overwritten: see `ForeignCommits._overwritten`.
+    """
+
+    named: set[DocPath]
+    also: set[DocPath]
+    overwritten: dict[DocPath, ObjectId | None]
+
+
+class _Sides(NamedTuple):
+    """Two diffs of one base, and which comes later in govc's log."""
+
+    ours: list[Change]
+    theirs: list[Change]
+    later: Side
 
 
 class ForeignCommits:
@@ -92,7 +116,10 @@ class ForeignCommits:
                 return ForeignNews()
             foreign = self._foreign(since)
             named = await self._changed_paths(cursor, since, foreign) if foreign else set()
-            news = await self._take_paths(cursor, named, set(also) - named, foreign)
+            overwritten = self._overwritten(cursor, foreign)
+            news = await self._take_paths(
+                cursor, _Paths(named, set(also) - named, overwritten), foreign
+            )
             await self._note_seen(self._govc.cursor or cursor, since)
             return news
 
@@ -104,6 +131,27 @@ class ForeignCommits:
             return
         newest = since[0].id
         await self._govc.move_cursor(replace(cursor, head=newest, newest=newest), save=False)
+
+    def _overwritten(
+        self, cursor: Cursor, foreign: Sequence[Revision]
+    ) -> dict[DocPath, ObjectId | None]:
+        """Return paths where somebody wrote over ours without having seen it, and what they saw.
+
+        govc compares nothing: of two that save at once the later one wins there, and shows no
+        older version. Only who was overwritten has the other content, so he brings it back.
+        """
+        reader = self._git.repository.reader
+        first: dict[DocPath, NamedChange] = {}
+        for revision in reversed(foreign):
+            for change in named_changes(revision.message) or ():
+                first.setdefault(change.path, change)
+        found: dict[DocPath, ObjectId | None] = {}
+        for path, change in first.items():
+            known = reader.entry_at(cursor.tree, path)
+            if known is None or known.is_dir or known.oid in {change.before, change.after}:
+                continue
+            found[path] = change.before
+        return found
 
     # --- which paths
 
@@ -154,19 +202,19 @@ class ForeignCommits:
     async def _take_paths(
         self,
         cursor: Cursor,
-        named: set[DocPath],
-        also: set[DocPath],
+        look_at: "_Paths",
         foreign: Sequence[Revision],
     ) -> ForeignNews:
         theirs: list[Change] = []
-        paths = sorted(named | also)
+        named = look_at.named
+        paths = sorted(named | look_at.also)
         for start in range(0, len(paths), READ_STEP):
             found = await self._read_step(cursor.tree, paths[start : start + READ_STEP])
             theirs += [change for change in found if change.after or change.path in named]
         if not theirs:
             return ForeignNews()
         try:
-            return await self._merge(cursor, theirs, foreign)
+            return await self._merge(cursor, theirs, look_at.overwritten, foreign)
         finally:
             self._contents.release()
 
@@ -215,38 +263,76 @@ class ForeignCommits:
         return document.entry
 
     async def _merge(
-        self, cursor: Cursor, theirs: list[Change], foreign: Sequence[Revision]
+        self,
+        cursor: Cursor,
+        theirs: list[Change],
+        overwritten: Mapping[DocPath, ObjectId | None],
+        foreign: Sequence[Revision],
     ) -> ForeignNews:
         published = self._published
         ours = await self._git.diff(cursor.tree, published.tree)
         newest = max((revision.time_ns for revision in foreign), default=0)
-        # Theirs is in govc's log already, ours will come after it.
-        result = merge_changes(
-            self._contents,
-            ours,
-            theirs,
-            ours_time_ns=self._commit_time_ns(),
-            theirs_time_ns=newest,
+        sides = self._sides(ours, theirs, overwritten)
+        results = [
+            merge_changes(
+                self._contents,
+                side.ours,
+                side.theirs,
+                ours_time_ns=self._commit_time_ns(),
+                theirs_time_ns=newest,
+                later=side.later,
+            )
+            for side in sides
+        ]
+        onto_ours = tuple(
+            sorted((c for result in results for c in result.onto_ours), key=lambda c: c.path)
         )
+        copies = [conflict.copy_path for result in results for conflict in result.conflicts]
         author = Signature(*_author(foreign), newest)
         seen = ChangeSet("", author, "", tuple(theirs))
-        if result.onto_ours:
-            text = _message(result.onto_ours, foreign)
-            change_set = ChangeSet("", author, text, result.onto_ours)
+        if onto_ours:
+            text = _message(onto_ours, foreign)
+            change_set = ChangeSet("", author, text, onto_ours)
             before = published.tree
             built = await self._git.build(change_set, published.commit)
             await self._git.advance(built, published.commit)
             published.move(built.commit, built.tree)
-            conflicts = [conflict.copy_path for conflict in result.conflicts]
-            self.conflicts += len(conflicts)
+            self.conflicts += len(copies)
             await self._pushes.announce(
-                before, built.tree, built.commit, time_ns=newest, conflicts=conflicts
+                before, built.tree, built.commit, time_ns=newest, conflicts=copies
             )
         await self._govc.advance_cursor(cursor, seen, save=True)
         moved = self._govc.cursor
         if moved is not None and moved.tree == published.tree:
             await self._govc.move_cursor(replace(moved, published=published.commit), save=True)
-        return ForeignNews(result.onto_ours, len(result.conflicts))
+        return ForeignNews(onto_ours, len(copies))
+
+    def _sides(
+        self,
+        ours: Sequence[Change],
+        theirs: Sequence[Change],
+        overwritten: Mapping[DocPath, ObjectId | None],
+    ) -> list["_Sides"]:
+        """Return what to merge with what: theirs before ours, and theirs written over ours."""
+        reader = self._git.repository.reader
+        over: list[Change] = []
+        under: list[Change] = []
+        for change in theirs:
+            entry = reader.entry_at(self._published.tree, change.path)
+            if change.path not in overwritten or entry is None or entry.is_dir:
+                continue
+            seen = overwritten[change.path]
+            base = Entry(int(entry.mode), seen) if seen is not None else None
+            over.append(Change(change.path, base, change.after))
+            under.append(Change(change.path, base, Entry(int(entry.mode), entry.oid)))
+        apart = {change.path for change in over}
+        # Theirs is in govc's log already, ours will come after it.
+        plain = _Sides(
+            [change for change in ours if change.path not in apart],
+            [change for change in theirs if change.path not in apart],
+            Side.OURS,
+        )
+        return [plain, _Sides(under, over, Side.THEIRS)]
 
     def _commit_time_ns(self) -> int:
         commit = self._published.commit

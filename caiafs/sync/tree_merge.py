@@ -18,12 +18,13 @@ def merge_changes(
     *,
     ours_time_ns: int,
     theirs_time_ns: int,
+    later: Side = Side.OURS,
 ) -> MergeResult:
-    """Merge two diffs of one base; ours comes later. Merged contents are held by `contents`."""
+    """Merge two diffs of one base; `later` keeps the name. `contents` holds what is merged."""
     plan = plan_merge(
         {change.path: change for change in ours},
         {change.path: change for change in theirs},
-        later=Side.OURS,
+        later=later,
     )
     merged: dict[DocPath, Entry] = {}
     for item in plan.merges:
