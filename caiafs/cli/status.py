@@ -57,7 +57,8 @@ def _backend(backend: dict[str, Any]) -> str:
     if not backend.get("configured"):
         return "not configured"
     parts = [str(backend.get("condition", "")), str(backend.get("implementation", ""))]
-    parts.append(f"{backend.get('documents', 0)} documents")
+    documents = backend.get("documents", 0)
+    parts.append(f"{documents} document{'' if documents == 1 else 's'}")
     if backend.get("behind"):
         parts.append(f"{backend['behind']} behind")
     if backend.get("breaker", "closed") != "closed":
