@@ -3,17 +3,20 @@
 Used by app. Nothing here awaits except where a part of the store process has to answer.
 """
 
-import os
+import logging
 import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from caiafs.backends.git.attribute_trees import META_REF, SavedTrees
 from caiafs.backends.git.log import CommitLog
 from caiafs.backends.git.repository import Repository
-from caiafs.cache.disk import DiskCache
+from caiafs.cache.disk import DiskCache, empty
 from caiafs.cache.memory import BlobCache
+from caiafs.core import machine
 from caiafs.core.config import Config
+from caiafs.core.errors import CaiaError
 from caiafs.core.types import ROOT_INODE, ObjectId
 from caiafs.fuse.invalidate import KernelCache
 from caiafs.fuse.operations import Parts
@@ -26,16 +29,19 @@ from caiafs.vfs.attributes import Attributes
 from caiafs.vfs.contents import Contents, Limits
 from caiafs.vfs.files import FilePolicy, Files
 from caiafs.vfs.hashing import Hasher
+from caiafs.vfs.inode import Inode
 from caiafs.vfs.listing import Listings
 from caiafs.vfs.local_names import LocalNames
 from caiafs.vfs.namespace import Namespace
 from caiafs.vfs.publication import Publication
 from caiafs.vfs.recovery import recover
 from caiafs.vfs.remote import Remote
+from caiafs.vfs.restore import Restorer
 from caiafs.vfs.settlement import Settlement
 from caiafs.vfs.table import InodeTable
 
-_MACHINE_ID = Path("/etc/machine-id")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,8 @@ def build(
     journal = Journal(db)
     spool = Spool(db.state_dir)
     cache = BlobCache(max_bytes=config.cache_bytes, max_entries=config.cache_entries)
-    table = InodeTable(journal, repository.reader, now_ns=time.time_ns)
+    restorer = Restorer(journal, SavedTrees(repository.reader), trust=config.trust_meta)
+    table = InodeTable(journal, repository.reader, restorer, now_ns=time.time_ns)
     contents = Contents(
         journal, spool, objects=repository.reader, loader=link, cache=cache, limits=_limits(config)
     )
@@ -123,7 +130,7 @@ def build(
         remote=Remote(journal, table, namespace, kernel=kernel),
         settlement=Settlement(journal, table, spool),
     )
-    _begin(built)
+    _begin(built, restorer)
     hasher.resume()
     recover(journal, spool, table, namespace, contents=contents, publication=publication)
     built.files.on_released = built.remote.released
@@ -132,7 +139,9 @@ def build(
 
 
 def _limits(config: Config) -> Limits:
-    return Limits(inline_max=config.inline_max_bytes, small_object=config.small_object_bytes)
+    # What is kept in a row is never a plain file of the disk cache.
+    small_object = max(config.small_object_bytes, config.inline_max_bytes)
+    return Limits(inline_max=config.inline_max_bytes, small_object=small_object)
 
 
 def _policy(config: Config) -> FilePolicy:
@@ -144,18 +153,25 @@ def _policy(config: Config) -> FilePolicy:
     )
 
 
-def _begin(built: MountProcess) -> None:
+def _begin(built: MountProcess, restorer: Restorer) -> None:
     """Give a new state DB its root and identity; a DB that was copied gets a new identity."""
     db = built.db
     head = built.repository.head_commit()
-    if not db.rows("SELECT 1 FROM inode WHERE ino=?", ROOT_INODE):
-        built.table.make_root(built.repository.tree_of(head))
-        built.journal.commit()
-        db.set_meta("known_commit", head)
-    known = db.meta("known_commit")
+    is_new = not db.rows("SELECT 1 FROM inode WHERE ino=?", ROOT_INODE)
+    known = head if is_new else db.meta("known_commit")
     if known:
         commit = CommitLog(built.repository.reader).commit(ObjectId(known))
         built.table.import_time_ns = commit.committer.time_ns
+    if is_new:
+        root = built.table.make_root(built.repository.tree_of(head))
+        _restore(built, restorer, root)
+        db.set_meta("known_commit", head)
+        built.journal.commit()
+    boot = _BOOT_ID.read_text().strip()
+    if db.meta("boot_id") != boot:
+        # Nobody syncs the cache: after a power cut its files may be short, or zeros.
+        empty(paths.cache(db.state_dir))
+        db.set_meta("boot_id", boot)
     home = _home(db.state_dir)
     if db.meta("home") != home:
         # The same identity in two places would take the other's commits for its own.
@@ -163,8 +179,23 @@ def _begin(built: MountProcess) -> None:
         db.set_meta("home", home)
 
 
+def _restore(built: MountProcess, restorer: Restorer, root: Inode) -> None:
+    """Let a new state DB begin with the attributes that an earlier one saved in git."""
+    try:
+        newest = built.repository.refs.read(META_REF)
+        if newest is None:
+            return
+        commit = CommitLog(built.repository.reader).commit(newest)
+    except CaiaError as exc:
+        log.warning("attributes saved in git are left out: %s", exc)
+        return
+    sealed = dict(commit.trailers).get(machine.SEAL_TRAILER, "")
+    restorer.begin(root, commit.tree, here=machine.is_sealed(commit.tree, sealed))
+    built.table.children(root)  # the kernel asks for the root's own attributes first
+    restorer.join_links(root, built.table, commit.tree)
+
+
 def _home(state_dir: Path) -> str:
     """Return what tells this state directory from a copy of it."""
-    machine = _MACHINE_ID.read_text().strip() if _MACHINE_ID.is_file() else os.uname().nodename
     status = state_dir.stat()
-    return f"{machine}:{status.st_dev}:{status.st_ino}"
+    return f"{machine.machine_id()}:{status.st_dev}:{status.st_ino}"

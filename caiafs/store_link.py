@@ -201,6 +201,7 @@ class StoreLink:
         self.mount.files.settle_everything(unflushed=False)
         with trio.move_on_after(timeout_s):
             await self.mount.hasher.wait_idle()
+        self.mount.journal.commit_everything()  # attributes are read from the state DB
         request = SyncRequest(0, self.mount.journal.last_seq, timeout_s)
         reply = await self.process.request(request, progress=_log_progress)
         assert isinstance(reply, SyncDone)

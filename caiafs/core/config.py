@@ -59,6 +59,7 @@ class Config:
     mountpoint: Path
     state_dir: Path | None = None
     branch: str | None = None
+    trust_meta: bool = False
 
     use_govc: bool = False
     govc_url: str = "http://localhost:8080"

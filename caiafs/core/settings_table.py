@@ -55,6 +55,7 @@ REPOSITORY = (
     ),
     Setting("state_dir", kinds.PATH, "where state is kept, instead of in the repository"),
     Setting("branch", kinds.BRANCH, "branch to mount, instead of the one that HEAD names"),
+    Setting("trust_meta", kinds.BOOLEAN, "take owners and setuid bits that another machine saved"),
 )
 
 GOVC = (

@@ -7,6 +7,7 @@ one.
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from caiafs.state.ops import NewOp
 
 log = logging.getLogger(__name__)
 
-_PUT_INODE = "INSERT OR REPLACE INTO inode VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_PUT_INODE = "INSERT OR REPLACE INTO inode VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 _PUT_OP = "INSERT INTO op VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 _PUT_DENTRY = "INSERT OR REPLACE INTO dentry VALUES (?,?,?,?)"
 _DROP_DENTRY = "DELETE FROM dentry WHERE parent=? AND name=?"
@@ -42,7 +43,7 @@ class RowSource(Protocol):
     ino: InodeNo
 
     def row(self) -> tuple[Any, ...]:
-        """Return the columns of `inode`, in order."""
+        """Return the columns of `inode`, in order, without `round`."""
         ...
 
 
@@ -63,6 +64,9 @@ class Journal:
         self._op_contents = Counter(dict(held))
         self._next_content = self._reserved_content = db.meta("next_content") or 1
         self._committed_seq = self._last_seq
+        # The clock too: the row with the highest number may have been removed.
+        last_round = _highest(db, "SELECT max(round) FROM inode")
+        self._round = max(last_round + 1, time.time_ns() // 1000)
         self._deadline = float("inf")
         self._wanted = trio.Event()
         self._last_error: StateError | None = None
@@ -198,7 +202,8 @@ class Journal:
         try:
             with self.db.transaction() as db:
                 if self._rows:
-                    db.executemany(_PUT_INODE, [source.row() for source in self._rows.values()])
+                    rows = [(*source.row(), self._round) for source in self._rows.values()]
+                    db.executemany(_PUT_INODE, rows)
                 for sql, arguments in self._statements:
                     db.execute(sql, arguments)
         except StateError as exc:
@@ -206,6 +211,7 @@ class Journal:
             self.commit_within(BACKGROUND_DELAY_S)
             raise
         self._last_error = None
+        self._round += 1
         self._rows.clear()
         self._statements.clear()
         if not self._lazy_rows:

@@ -29,9 +29,15 @@ CREATE TABLE inode (
     ctime_ns INTEGER NOT NULL,
     oid      BLOB,               -- blob that the op log's end has; a directory not loaded: its tree
     content  INTEGER,            -- content row with what is newer; once settled it is gone
-    flags    INTEGER NOT NULL,   -- InodeFlag
+    flags    INTEGER NOT NULL,   -- state.flags.InodeFlag
     parent   INTEGER,            -- first name: its directory,
-    name     BLOB                -- and what it is called there
+    name     BLOB,               -- and what it is called there
+    round    INTEGER NOT NULL    -- commit that wrote the row; later ones have higher numbers
+) STRICT;
+
+CREATE TABLE saved (
+    ino  INTEGER PRIMARY KEY,    -- a directory that is not loaded,
+    tree BLOB NOT NULL           -- and the tree of attributes saved for what is in it
 ) STRICT;
 
 CREATE TABLE dentry (

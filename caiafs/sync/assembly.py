@@ -31,6 +31,7 @@ from caiafs.store.govc_store import GovcStore
 from caiafs.store.hybrid import HybridStore
 from caiafs.store.tally import Tally
 from caiafs.sync import reporter as reports
+from caiafs.sync.attributes import AttributeSaver, open_saver
 from caiafs.sync.contents import Contents
 from caiafs.sync.follower import Follower
 from caiafs.sync.foreign import ForeignCommits
@@ -108,7 +109,9 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
         await channel.send(Current())
         exact_last = await _find_exact_last(parts, state, start.writer_id)
         settings = replace(_publisher_settings(config, start.writer_id), exact_last=exact_last)
-        await _run(channel, parts, Publisher(settings, parts.publisher_parts))
+        publisher = Publisher(settings, parts.publisher_parts)
+        saver = open_saver(config, Path(start.state_dir), git, lambda: publisher.is_idle)
+        await _run(channel, parts, publisher, saver)
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
             if parts.govc is not None:
@@ -274,9 +277,15 @@ async def _find_exact_last(parts: Parts, state: StateReader, writer_id: str) -> 
     return 0
 
 
-async def _run(channel: Channel, parts: Parts, publisher: Publisher) -> None:
+async def _run(
+    channel: Channel, parts: Parts, publisher: Publisher, saver: AttributeSaver | None
+) -> None:
     def compose() -> StoreReport:
-        return _compose_report(parts, publisher)
+        report = _compose_report(parts, publisher)
+        if saver is None or not saver.reason:
+            return report
+        reason = f"attributes are not saved in git: {saver.reason}"
+        return replace(report, reasons=(*report.reasons, reason))
 
     reporter = reports.Reporter(compose, channel.send)
     publisher.changed = reporter.changed
@@ -287,10 +296,13 @@ async def _run(channel: Channel, parts: Parts, publisher: Publisher) -> None:
         stores=parts.stores,
         follower=parts.follower,
         contents=parts.contents,
+        attributes=saver,
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reporter.run)
         nursery.start_soon(publisher.run)
+        if saver is not None:
+            nursery.start_soon(saver.run)
         nursery.start_soon(parts.follower.run)
         parts.tally.changed = reporter.changed
         nursery.start_soon(parts.tally.run)

@@ -28,6 +28,7 @@ from caiafs.link.messages import (
     to_text,
 )
 from caiafs.store.hybrid import HybridStore
+from caiafs.sync.attributes import AttributeSaver
 from caiafs.sync.contents import Contents
 from caiafs.sync.follower import Follower
 from caiafs.sync.published import Published
@@ -51,6 +52,7 @@ class Service:
         stores: HybridStore,
         follower: Follower,
         contents: Contents,
+        attributes: AttributeSaver | None,
     ) -> None:
         self._channel = channel
         self._published = published
@@ -58,6 +60,7 @@ class Service:
         self._stores = stores
         self._follower = follower
         self._contents = contents
+        self._attributes = attributes
         self._loads = trio.CapacityLimiter(_LOADS_AT_ONCE)
 
     async def send(self, message: Message) -> None:
@@ -107,6 +110,8 @@ class Service:
         with self._stores.asked():
             await self._wait_level(request)
             left = self._left(request.last_seq)
+        if self._attributes is not None:
+            await self._attributes.save()
         reasons = self._stores.reasons() if any(left.values()) else ()
         if left["git"] and self._publisher.statistics().reason:
             reasons = (self._publisher.statistics().reason, *reasons)
@@ -157,6 +162,8 @@ class Service:
         self._publisher.due(Due(last_seq, urgent=True))
         with trio.move_on_after(message.grace_s):
             await self._published.wait_settled(last_seq)
+            if self._attributes is not None:
+                await self._attributes.save()
             while self._stores.may_catch_up and any(self._left(last_seq).values()):  # noqa: ASYNC110
                 # A store that is lost meanwhile says nothing: there is no event for all ends of this.
                 await trio.sleep(PROGRESS_INTERVAL_S / 4)

@@ -3,29 +3,13 @@
 Used by vfs only, on the trio thread; plain attributes, because a request touches a dozen of them.
 """
 
-import enum
 import stat
 from typing import Any
 
 from caiafs.core.types import InodeNo, ObjectId
+from caiafs.state.flags import InodeFlag
 from caiafs.state.journal import raw_id
 from caiafs.vfs.body import Body
-
-
-class InodeFlag(enum.IntFlag):
-    """What else a row says of its inode."""
-
-    LOADED = 1
-    """A directory whose names are in the DB; otherwise they are still in git only."""
-    UNLOGGED = 2
-    """The content row has bytes that no op has put yet."""
-    HAS_XATTRS = 4
-    """There are extended attributes; without it nobody asks the DB."""
-    EXPLICIT = 8
-    """A directory that somebody made: it stays when its last document goes."""
-    LOCAL = 16
-    """`oid` is the content's id, and no published path has it."""
-
 
 LOADED = int(InodeFlag.LOADED)
 UNLOGGED = int(InodeFlag.UNLOGGED)
@@ -143,7 +127,7 @@ class Inode:
         return self
 
     def row(self) -> tuple[Any, ...]:
-        """Return the columns of `inode`, in order."""
+        """Return the columns of `inode`, in order, without `round`."""
         return (
             self.ino,
             self.mode,

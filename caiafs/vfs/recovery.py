@@ -88,5 +88,6 @@ def _remove_orphans(journal: Journal) -> None:
         "AND id NOT IN (SELECT content FROM op WHERE content NOT NULL)"
     )
     journal.run_sql("DELETE FROM dentry WHERE ino NOT IN (SELECT ino FROM inode)")
+    journal.run_sql("DELETE FROM saved WHERE ino NOT IN (SELECT ino FROM inode)")
     journal.run_sql("DELETE FROM replaced WHERE ino NOT IN (SELECT ino FROM inode)")
     journal.commit()

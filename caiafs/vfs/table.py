@@ -22,7 +22,8 @@ from caiafs.core.types import (
     ObjectId,
 )
 from caiafs.state.journal import Journal
-from caiafs.vfs.inode import HAS_XATTRS, LOADED, Inode
+from caiafs.vfs.inode import EXPLICIT, HAS_XATTRS, LOADED, Inode
+from caiafs.vfs.restore import Restorer, SavedDirectory
 
 _INODE_COLUMNS = (
     "i.ino, i.mode, i.uid, i.gid, i.rdev, i.nlink, i.size, i.atime_ns, i.mtime_ns, i.ctime_ns, "
@@ -78,14 +79,21 @@ class InodeTable:
     """All inodes and names of the mount."""
 
     def __init__(
-        self, journal: Journal, objects: ObjectSource, *, now_ns: Callable[[], int]
+        self,
+        journal: Journal,
+        objects: ObjectSource,
+        restorer: Restorer,
+        *,
+        now_ns: Callable[[], int],
     ) -> None:
         self._journal = journal
         self._objects = objects
+        self._restorer = restorer
         self._now_ns = now_ns
         self._inodes: dict[InodeNo, Inode] = {}
         self._trim_at = _TRIM_AT
-        self.import_time_ns = now_ns()
+        # Whole seconds, as git has them: so is told what nobody has changed here (sync.attributes).
+        self.import_time_ns = now_ns() // 1_000_000_000 * 1_000_000_000
         """Times that imported documents show: those of the commit that they come from."""
 
     def __len__(self) -> int:
@@ -97,7 +105,8 @@ class InodeTable:
 
     def make_root(self, tree: ObjectId) -> Inode:
         """Make the root directory of a new DB, showing git tree `tree`."""
-        root = Inode(ROOT_INODE, stat.S_IFDIR | 0o755, os.geteuid(), os.getegid(), self._now_ns())
+        now_ns = self.import_time_ns
+        root = Inode(ROOT_INODE, stat.S_IFDIR | 0o755, os.geteuid(), os.getegid(), now_ns)
         root.nlink = 2
         root.oid = tree
         self._journal.touch(root)
@@ -266,19 +275,38 @@ class InodeTable:
         tree = directory.oid
         entries = self._objects.read_tree(tree) if tree and tree != EMPTY_TREE else ()
         children: dict[bytes, InodeNo] = {}
+        saved = self._restorer.open(directory)
         directories = 0
         for entry in entries:
             inode = self.imported(entry.mode, entry.oid, like=directory)
+            if saved is not None:
+                saved.apply(entry.name, inode)
             children[entry.name] = inode.ino
             inode.names = [(directory.ino, entry.name)]
             directories += inode.is_directory
             self._journal.put_dentry(directory.ino, entry.name, inode.ino)
+        if saved is not None:
+            directories += self._import_kept(directory, children, saved)
         directory.oid = None
         directory.flags |= LOADED
         directory.nlink = 2 + directories
         self._journal.touch(directory)
         self._journal.commit_within(0.5)
         return children
+
+    def _import_kept(
+        self, directory: Inode, children: dict[bytes, InodeNo], saved: SavedDirectory
+    ) -> int:
+        """Add the directories that git has nothing in; return how many."""
+        kept = list(saved.kept(children))
+        for name in kept:
+            inode = self.imported(GitMode.DIRECTORY, EMPTY_TREE, like=directory)
+            inode.flags |= EXPLICIT
+            saved.apply(name, inode)
+            children[name] = inode.ino
+            inode.names = [(directory.ino, name)]
+            self._journal.put_dentry(directory.ino, name, inode.ino)
+        return len(kept)
 
     def imported(self, git_mode: int, oid: ObjectId, *, like: Inode, size: int = -1) -> Inode:
         """Return a new inode for what a git tree has, owned as `like` is, without a name."""

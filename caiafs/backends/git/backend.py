@@ -222,6 +222,12 @@ class GitBackend(Backend):
         await self._in_thread(self._remove_stale_locks, updates)
         await self._in_thread(self.repository.refs.update_all, updates)
 
+    async def write_objects(self, objects: Sequence[NewObject]) -> None:
+        """Make objects durable that are no documents', but for blobs that are here already; raises as `build`."""
+        async with self._lock:
+            missing = [item for item in objects if not self._writer.freshen(item.oid)]
+            await self._writer.write(missing)
+
     async def maintain(self) -> bool:
         """Repack where that is due, and return whether it was done; for an idle moment.
 
