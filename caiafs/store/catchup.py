@@ -32,6 +32,7 @@ _MET_SEARCH_GOVC = 64
 _MET_SEARCH_GIT = 4096
 _UNMET_PAUSE_S = 10.0
 _FAILURE_PAUSE_S = 5.0
+_FUTILE_PAUSE_S = 1.0
 UNMET = (
     "govc and git both hold documents and have never met: git alone is used; "
     "`caiafs adopt` merges them"
@@ -274,6 +275,9 @@ class CatchUp:
                 if not foreign:
                     return
         await self._take_foreign(foreign)
+        if self._govc.cursor is cursor:
+            # Nothing came of it: it cannot be read, or its log does not show its head.
+            await trio.sleep(_FUTILE_PAUSE_S)
 
     async def _send(self, cursor: Cursor) -> set[DocPath]:
         """Send what govc lacks; return paths where it has what we never saw, and stop there."""

@@ -6,8 +6,11 @@ the primary and no fallback, it moves only after govc has the group.
 """
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
+
+import trio
 
 from caiafs.backends.git.backend import BuiltCommit, GitBackend
 from caiafs.core.config import BackendName, Config
@@ -76,19 +79,26 @@ class HybridStore:
     ) -> None:
         """Store a group where routing says, and move the branch; see `sync.publisher.Stores`."""
         govc = self._govc if self.govc_is_primary else None
+        in_govc = False
         try:
             if govc is not None and not resent:
-                await self._try_govc(govc, change_set, built, expected)
+                in_govc = await self._try_govc(govc, change_set, built, expected)
             async with self._git_meter.measure("commit"):
                 await self._git.advance(built, expected)
         except RevisionConflict:
             raise  # it comes again, on another parent: govc stays ahead until then
         except BaseException:
-            if govc is not None:
+            # Where govc has the group it comes again: taken back meanwhile, it would not be sent a second time.
+            if govc is not None and not in_govc:
                 govc.ahead = False
             raise
         if govc is not None:
             govc.ahead = False
+
+    def let_go(self) -> None:
+        """A group that govc may have is settled without being published; see `sync.publisher.Stores`."""
+        if self._govc is not None:
+            self._govc.ahead = False
 
     async def _try_govc(
         self,
@@ -96,10 +106,10 @@ class HybridStore:
         change_set: ChangeSet,
         built: BuiltCommit,
         expected: ObjectId | None,
-    ) -> None:
+    ) -> bool:
+        """Store a group in govc; False where it is left to git."""
         try:
             await self._store_in_govc(govc, change_set, built, expected)
-            self._falls_back = False
         except RevisionConflict:
             raise
         except StoreError as exc:
@@ -109,6 +119,9 @@ class HybridStore:
             if not self._falls_back:
                 log.info("git takes what govc does not: %s", exc)
             self._falls_back = True
+            return False
+        self._falls_back = False
+        return True
 
     async def _store_in_govc(
         self,
@@ -129,8 +142,10 @@ class HybridStore:
         too_many = len(change_set.changes) > BATCH_DOCUMENTS * 10
         if govc.sending or (too_many and self._config.enable_fallback):
             raise Unreachable("govc is busy", backend="govc", operation="commit")
-        async with govc.lock:
+        async with self._held(govc):
             cursor = govc.cursor
+            if cursor is not None and cursor.tree == built.tree:
+                return  # from before git failed
             if cursor is None or cursor.tree != self._git.repository.tree_of(expected):
                 raise Unreachable("govc is behind", backend="govc", operation="commit")
             if await govc.has_moved():
@@ -146,6 +161,22 @@ class HybridStore:
             await govc.move_cursor(
                 replace(cursor, tree=built.tree, published=built.commit), save=False
             )
+
+    @asynccontextmanager
+    async def _held(self, govc: GovcStore) -> AsyncIterator[None]:
+        """Hold govc's lock; whoever has it may send for minutes, and saves wait meanwhile.
+
+        Raises:
+            Unreachable: somebody else needs it for longer than one request may take.
+        """
+        with trio.move_on_after(self._config.operation_timeout_s) as waiting:
+            await govc.lock.acquire()
+        if waiting.cancelled_caught:
+            raise Unreachable("govc is busy", backend="govc", operation="commit")
+        try:
+            yield
+        finally:
+            govc.lock.release()
 
     def documents_left(self) -> dict[str, int]:
         """Return how many documents each store lacks that is to be brought up to date, the branch aside."""

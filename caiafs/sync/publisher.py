@@ -5,6 +5,7 @@ dances end. Every step can be repeated: objects first, then the primary, then th
 says what is settled, so dying between any two of them loses and doubles nothing.
 """
 
+import itertools
 import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 SETTLE_MAX_S = 1.0
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MAX_S = 5.0
+_MEETINGS_MAX = 8
 CHANGES_PER_MESSAGE = 10_000
 
 
@@ -52,6 +54,10 @@ class Stores(Protocol):
             RevisionConflict: the branch is not at `expected`: somebody pushed.
             Unreachable, Misconfigured: nowhere that counts as stored.
         """
+        ...
+
+    def let_go(self) -> None:
+        """A group that met a conflict has nothing left to publish: others put the same there."""
         ...
 
 
@@ -280,7 +286,9 @@ class Publisher:
         """Nothing can be published: ops were dropped in the mount, or the next is being hashed."""
         following = self._parts.ops.next_seq(self._published.settled_seq)
         if following is None or following > self._due_seq:
-            self._published.settled_seq = max(self._published.settled_seq, self._due_seq)
+            published = self._published
+            # Whoever waits for these has to hear of it.
+            published.move(published.commit, published.tree, settled_seq=self._due_seq)
         else:
             self._due_seq = following - 1  # the mount says Due again when the hash is there
 
@@ -301,7 +309,7 @@ class Publisher:
 
     async def _publish(self, group: list[Op]) -> None:
         resent = False
-        while True:
+        for meeting in itertools.count(1):
             plan = replay(
                 group,
                 self._parts.reader,
@@ -311,19 +319,22 @@ class Publisher:
             )
             self._parts.contents.hold(dict(plan.contents))
             if not plan.changes:
+                self._parts.stores.let_go()
                 await self._settle(group, plan)
                 return
             change_set = self._change_set(group, plan.changes)
             expected = self._published.commit
             built = await self._parts.stores.build(change_set, expected)
             if built.tree == self._published.tree:
+                self._parts.stores.let_go()
                 await self._settle(group, plan)
                 return
             try:
                 await self._parts.stores.publish(change_set, built, expected, resent=resent)
             except RevisionConflict as exc:
                 # When git refused, the primary may have it: the difference to what we build now follows.
-                resent = resent or exc.backend == "git"
+                # A primary that says without end that somebody was there first is left to catch-up.
+                resent = resent or exc.backend == "git" or meeting >= _MEETINGS_MAX
                 await self._parts.take_in()
                 continue
             except (Unreachable, Misconfigured):

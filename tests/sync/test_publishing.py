@@ -1,0 +1,140 @@
+"""Publishing holds what it promises where a store fails half-way, hangs, or says nonsense."""
+
+import trio
+
+from caiafs.store.hybrid import HybridStore
+from tests.support.sync_world import FakeGovc, Server, a_sync_world
+
+
+def level(world):
+    tree = {p: (e.mode, e.oid) for p, e in world.tree().items()} if world.head() else {}
+    return world.server.tree == tree
+
+
+async def until(condition, timeout_s=10):
+    with trio.fail_after(timeout_s):
+        while not condition():  # noqa: ASYNC110  # many parts end this
+            await trio.sleep(0.01)
+
+
+async def connected(world):
+    await until(
+        lambda: (
+            world.report
+            and world.report["backends"]["govc"]["condition"] == "ok"
+            and not world.report["backends"]["govc"]["behind"]
+        )
+    )
+
+
+async def test_a_save_reaches_both_stores(tmp_path):
+    async with a_sync_world(tmp_path, server=Server()) as world:
+        await connected(world)
+        world.put("f", "1")
+
+        assert await world.stored() == ""
+
+        world.check()
+        assert level(world)
+
+
+async def test_waiting_for_an_op_that_was_dropped_ends(tmp_path):
+    async with a_sync_world(tmp_path) as world:
+        world.put("f", "1")
+        await world.stored()
+        world.last_seq += 1
+
+        with trio.fail_after(3):
+            assert await world.stored(timeout_s=10) == ""
+
+
+async def test_group_that_only_govc_took_is_in_both_after_the_branch_moves_again(tmp_path):
+    async with a_sync_world(tmp_path, server=Server()) as world:
+        await connected(world)
+        world.put("f", "1")
+        await world.stored()
+        world.put("f", "2")
+        world.branch_fails = 3
+
+        assert await world.stored() == ""
+
+        await until(lambda: level(world), 5)
+        await trio.sleep(0.3)
+        assert level(world)
+        assert [r.message.split("\n")[0] for r, _, _ in world.server.store.commits] == [
+            "Add f",
+            "Update f",
+        ]
+
+
+async def test_save_is_in_git_though_govc_is_held_by_somebody(tmp_path, monkeypatch):
+    found = []
+    init = HybridStore.__init__
+
+    def note(self, git, govc, *more):
+        found.append(govc)
+        init(self, git, govc, *more)
+
+    monkeypatch.setattr(HybridStore, "__init__", note)
+    async with a_sync_world(tmp_path, server=Server(), operation_timeout_s=0.3) as world:
+        await connected(world)
+        async with found[0].lock:
+            world.put("f", "1")
+            assert await world.stored(timeout_s=3) == ""
+            assert world.head() is not None
+        await until(lambda: level(world))
+
+
+async def test_unreadable_foreign_document_costs_itself_only(tmp_path):
+    server = Server()
+    async with a_sync_world(tmp_path, server=server) as world:
+        await connected(world)
+        world.put("f", "1")
+        world.put("g", "1")
+        await world.stored()
+        server.up = False
+        world.put("f", "2")
+        world.put("g", "2")
+        await world.stored()
+        await server.write({b"f": b"foreign"})
+        server.unreadable.add(b"f")
+        server.up = True
+
+        await until(lambda: server.tree[b"g"][1] == world.shown[b"g"].oid)
+        before = server.requests
+        await trio.sleep(1)
+        assert server.requests - before < 150, "a storm of requests"
+
+
+async def test_group_that_somebody_pushed_meanwhile_leaves_govc_to_be_brought_level(tmp_path):
+    async with a_sync_world(tmp_path, server=Server()) as world:
+        await connected(world)
+        world.put("f", "1")
+        await world.stored()
+        world.put("f", "2")
+        world.at["before refs/heads/main"] = lambda: world.push({"f": "2", "g": "pushed"})
+
+        assert await world.stored() == ""
+
+        await until(lambda: level(world))
+        assert set(world.tree()) == {b"f", b"g"}
+
+
+async def test_head_that_the_log_does_not_show_keeps_no_save_waiting(tmp_path, monkeypatch):
+    async def head(self):
+        await trio.lowlevel.checkpoint()
+        self._server.requests += 1
+        return "elsewhere"
+
+    async with a_sync_world(tmp_path, server=Server()) as world:
+        await connected(world)
+        world.put("f", "1")
+        await world.stored()
+        monkeypatch.setattr(FakeGovc, "head", head)
+        world.put("f", "2")
+
+        assert await world.stored(timeout_s=5) == ""
+
+        before = world.server.requests
+        await trio.sleep(1)
+        assert world.server.requests - before < 300, "a storm of requests"
