@@ -32,7 +32,7 @@ from caiafs.core.types import ROOT_INODE, HandleId, InodeNo
 from caiafs.fuse.boundary import handler
 from caiafs.fuse.caia import CaiaDirectory
 from caiafs.fuse.convert import Presentation, attribute_change, caller
-from caiafs.vfs.attributes import Attributes
+from caiafs.vfs.attributes import STATE_XATTR, Attributes
 from caiafs.vfs.files import Files
 from caiafs.vfs.inode import HAS_XATTRS, Inode
 from caiafs.vfs.listing import Listings
@@ -218,7 +218,7 @@ class CaiaOperations(pyfuse3.Operations):
         if inode == ROOT_INODE and name == DIRECTORY_XATTR:
             return self._caia.root.name
         known = self._table.peek(InodeNo(inode))
-        if known is not None and not known.flags & HAS_XATTRS:
+        if known is not None and not known.flags & HAS_XATTRS and name != STATE_XATTR:
             # The kernel asks for security.capability before most writes, and remembers nothing.
             raise FUSEError(errno.ENODATA)
         return self._attributes.get_xattr(InodeNo(inode), name)

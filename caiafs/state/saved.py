@@ -140,7 +140,7 @@ def _parse_entry(shown: Any) -> SavedEntry:
     oid = shown.get("oid")
     if oid is not None and (len(oid) != _OID_LENGTH or not set(oid) <= set("0123456789abcdef")):
         raise ValueError("no object id")
-    mtime_ns = _number(shown["mtime_ns"], -_TIME_MAX, _TIME_MAX)
+    mtime_ns = _number(shown["mtime_ns"], -_TIME_MAX - 1, _TIME_MAX)
     xattrs = {_to_bytes(k): _to_bytes(v) for k, v in shown.get("xattrs", {}).items()}
     if any(not _is_xattr(key, value) for key, value in xattrs.items()):
         raise ValueError("no extended attribute")
@@ -150,7 +150,7 @@ def _parse_entry(shown: Any) -> SavedEntry:
         uid=_number(shown["uid"], 0, _ID_MAX),
         gid=_number(shown["gid"], 0, _ID_MAX),
         mtime_ns=mtime_ns,
-        atime_ns=_number(shown.get("atime_ns", mtime_ns), -_TIME_MAX, _TIME_MAX),
+        atime_ns=_number(shown.get("atime_ns", mtime_ns), -_TIME_MAX - 1, _TIME_MAX),
         oid=ObjectId(oid) if oid is not None else None,
         explicit=shown.get("explicit") is True,
         keep=shown.get("keep") is True,

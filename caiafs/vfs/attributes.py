@@ -8,14 +8,26 @@ import stat
 import time
 from dataclasses import dataclass
 
-from caiafs.core.errors import FileTooLarge, InvalidArgument, NoAttribute, NotSupported
+from caiafs.core.errors import (
+    FileTooLarge,
+    InvalidArgument,
+    NoAttribute,
+    NotPermitted,
+    NotSupported,
+)
 from caiafs.core.types import InodeNo, git_mode
 from caiafs.state.journal import BACKGROUND_DELAY_S, Journal
 from caiafs.vfs.caller import Caller
 from caiafs.vfs.contents import Contents
-from caiafs.vfs.inode import HAS_XATTRS, Inode
+from caiafs.vfs.inode import HAS_XATTRS, UNLOGGED, Inode
 from caiafs.vfs.publication import Publication
+from caiafs.vfs.restore import OUR_XATTRS
 from caiafs.vfs.table import InodeTable
+
+STATE_XATTR = OUR_XATTRS + b"state"
+"""How far a document has come. Answered and not listed, so that no copy takes it along."""
+
+_LATER_XATTRS = (OUR_XATTRS + b"message", OUR_XATTRS + b"source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +134,25 @@ class Attributes:
             NoAttribute: there is none of that name.
         """
         inode = self._table.get(ino)
+        if name == STATE_XATTR:
+            return self._state(inode)
         if inode.flags & HAS_XATTRS:
             value = self._xattrs(inode).get(name)
             if value is not None:
                 return value
         raise NoAttribute("no such attribute")
+
+    def _state(self, inode: Inode) -> bytes:
+        """Return how far an inode's content has come: `local`, `pending` or `published`."""
+        if inode.is_directory:
+            if any(map(self._publication.is_local, self._table.paths(inode))):
+                return b"local"
+            raise NoAttribute("a directory is published with its documents")
+        if not self._publication.is_published(inode):
+            return b"local"
+        is_unlogged = inode.dirty or inode.flags & UNLOGGED or inode.unhashed is not None
+        waits = is_unlogged or self._journal.newest_op(inode.ino)
+        return b"pending" if waits else b"published"
 
     def list_xattrs(self, ino: InodeNo) -> list[bytes]:
         """Return the names of all extended attributes."""
@@ -138,9 +164,11 @@ class Attributes:
 
         Raises:
             NotSupported: a POSIX ACL; callers then fall back to the mode.
+            NotPermitted: a name that caiafs answers itself.
         """
         if name.startswith(b"system."):
             raise NotSupported("POSIX ACLs are not kept")
+        _refuse_ours(name)
         inode = self._table.get(ino)
         self._xattrs(inode)[name] = value
         inode.flags |= HAS_XATTRS
@@ -154,7 +182,9 @@ class Attributes:
 
         Raises:
             NoAttribute: there is none of that name.
+            NotPermitted: a name that caiafs answers itself.
         """
+        _refuse_ours(name)
         inode = self._table.get(ino)
         xattrs = self._xattrs(inode) if inode.flags & HAS_XATTRS else {}
         if name not in xattrs:
@@ -166,6 +196,13 @@ class Attributes:
         self._journal.touch(inode)
         self._journal.run_sql("DELETE FROM xattr WHERE ino=? AND name=?", ino, name)
         self._journal.commit()
+
+
+def _refuse_ours(name: bytes) -> None:
+    if name in _LATER_XATTRS:
+        raise NotSupported(f"{name.decode()} is not there yet")
+    if name.startswith(OUR_XATTRS):
+        raise NotPermitted("names in user.caia. belong to caiafs")
 
 
 def _storable(time_ns: int) -> int:

@@ -194,3 +194,45 @@ def test_chmod_alone_reaches_git(caia: Mount):
 def tree(caia: Mount) -> list[str]:
     """Return the lines of `git ls-tree` for all documents."""
     return caia.git("ls-tree", "-r", "HEAD").splitlines()
+
+
+def state_of(path: Path) -> str:
+    return os.getxattr(path, "user.caia.state").decode()
+
+
+def test_state_says_whether_a_document_is_local_pending_or_published(caia: Mount):
+    (caia / "doc~").write_text("an editor's")
+    with (caia / "doc").open("w") as handle:
+        handle.write("text")
+        handle.flush()
+        assert state_of(caia / "doc") == "pending"
+    caia.sync()
+
+    wait_until(lambda: state_of(caia / "doc") == "published", "it is published")
+    assert state_of(caia / "doc~") == "local"
+
+
+def test_state_is_not_listed_so_that_no_copy_takes_it_along(room: Path):
+    (room / "a").write_text("text")
+
+    assert os.listxattr(room / "a") == []
+    subprocess.run(["cp", "-a", room / "a", room / "b"], check=True)
+    assert (room / "b").read_text() == "text"
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("user.caia.state", errno.EPERM),
+        ("user.caia.anything", errno.EPERM),
+        ("user.caia.message", errno.ENOTSUP),
+        ("user.caia.source", errno.ENOTSUP),
+    ],
+)
+def test_names_that_belong_to_caiafs_cannot_be_set(room: Path, name: str, code: int):
+    (room / "a").touch()
+
+    with pytest.raises(OSError) as caught:
+        os.setxattr(room / "a", name, b"x")
+
+    assert caught.value.errno == code
