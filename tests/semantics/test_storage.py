@@ -1,6 +1,7 @@
 """Proofs of caiafs-semantics(7): what is stored where."""
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from caiafs.cli.exits import ExitCode
 from tests.conftest import MountFactory
 from tests.support.mount import Mount, children, git, run_caiafs
 from tests.support.promises import promise
+from tests.support.requirements import require_root
 from tests.support.syscalls import kept_attributes
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
 
@@ -219,6 +222,152 @@ def test_without_govc_no_process_has_a_network_socket(caia: Mount):
     assert children(caia.store_pid) == []
     caia.wait_health("ok")
     assert caia.health()["mode"] == "git only"
+
+
+@promise(
+    "W11",
+    "Owners, modes, times to the nanosecond, extended attributes, hard links and empty directories"
+    " are saved in git, under refs/caia/meta, when changes pause, by caiafs sync, and at unmount;"
+    " where the state directory is lost, and in a mirror clone, the next mount begins with them.",
+)
+def test_attributes_outlive_the_state_directory(
+    caia: Mount, mount_caia: MountFactory, tmp_path: Path
+):
+    def shown(mount: Mount) -> list[dict[str, int]]:
+        found = [kept_attributes(mount / name) for name in ("doc", "d/hard", "empty")]
+        # Both are new with a new state directory.
+        return [{k: v for k, v in kept.items() if k not in {"ino", "ctime_ns"}} for kept in found]
+
+    (caia / "empty").mkdir(mode=0o711)
+    (caia / "d").mkdir()
+    doc = caia / "doc"
+    doc.write_text("text")
+    if os.geteuid() == 0:
+        os.chown(doc, 1234, 2345)
+    doc.chmod(0o4751)
+    (caia / "d/hard").hardlink_to(doc)
+    os.setxattr(doc, "user.note", b"kept")
+    os.utime(doc, ns=(1_111_111_111_111_111_111, 1_222_222_222_222_222_222))
+    before = shown(caia)
+    caia.sync()
+    git("clone", "-q", "--mirror", caia.repo, tmp_path / "mirror", cwd=tmp_path)
+    caia.unmount()
+
+    shutil.rmtree(caia.repo / "caiafs")
+    caia.start()
+    mirror = mount_caia(repo=tmp_path / "mirror")
+
+    for mount in (caia, mirror):
+        assert shown(mount) == before
+        assert os.getxattr(mount / "doc", "user.note") == b"kept"
+        assert (mount / "d/hard").stat().st_ino == (mount / "doc").stat().st_ino
+
+
+def saved_commits(caia: Mount) -> list[str]:
+    """Return the commits that hold attributes."""
+    found = caia.git("for-each-ref", "refs/caia/meta")
+    return caia.git("rev-list", "refs/caia/meta").split() if found else []
+
+
+@promise(
+    "W12",
+    "A change of attributes alone makes no commit on the branch, and a mount that changes nothing"
+    " saves nothing.",
+)
+def test_attributes_alone_make_no_commit(caia: Mount):
+    (caia / "doc").write_text("text")
+    caia.sync()
+    commits, saved = caia.commits(), saved_commits(caia)
+
+    (caia / "doc").chmod(0o600)
+    wait_until(lambda: len(saved_commits(caia)) > len(saved), "changes have paused")
+    caia.remount()
+    saved = saved_commits(caia)
+    assert (caia / "doc").read_text() == "text"
+    caia.remount()
+
+    assert caia.commits() == commits
+    assert saved_commits(caia) == saved
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+@promise(
+    "W13",
+    "Owners, setuid and setgid bits, and extended attributes in the namespaces security and trusted"
+    " come back from refs/caia/meta only where the same user saved them on the same machine, unless"
+    " trust_meta is set.",
+)
+def test_power_comes_back_only_from_the_same_machine(mount_caia: MountFactory, *, trusted: bool):
+    require_root()
+    caia = mount_caia(options=[f"trust_meta={trusted}".lower()])
+    run = caia / "run"
+    run.write_text("#!/bin/sh\n")
+    os.chown(run, 1234, 2345)
+    run.chmod(0o6755)
+    os.setxattr(run, "trusted.mark", b"value")
+    caia.unmount()
+    tree = caia.git("rev-parse", "refs/caia/meta^{tree}").strip()
+    forged = f"Save attributes\n\nCaiafs-Seal: {'1' * 64}\n".encode()
+    commit = git("commit-tree", tree, cwd=caia.repo, stdin=forged).strip()
+    caia.git("update-ref", "refs/caia/meta", commit)
+
+    shutil.rmtree(caia.repo / "caiafs")
+    caia.start()
+
+    found = run.stat()
+    power = (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid, os.listxattr(run))
+    if trusted:
+        assert power == (0o6755, 1234, 2345, ["trusted.mark"])
+    else:
+        assert power == (0o755, os.geteuid(), os.getegid(), [])
+
+
+@promise(
+    "W14",
+    "A repository without refs/caia/meta mounts with the mounting user as owner, the modes 0644 and"
+    " 0755, and the time of its newest commit.",
+)
+def test_plain_repository_has_sensible_attributes(mount_caia: MountFactory, tmp_path: Path):
+    work = tmp_path / "work"
+    git("init", "-q", work, cwd=tmp_path)
+    (work / "d").mkdir()
+    (work / "d/run").write_text("#!/bin/sh\n")
+    (work / "d/run").chmod(0o700)
+    (work / "doc").write_text("text")
+    (work / "doc").chmod(0o600)
+    git("add", "-A", cwd=work)
+    git("commit", "-qm", "Start", cwd=work)
+    committed = int(git("log", "-1", "--format=%ct", cwd=work))
+    git("clone", "-q", "--mirror", work, tmp_path / "bare", cwd=tmp_path)
+
+    caia = mount_caia(repo=tmp_path / "bare")
+
+    found = {name: (caia / name).stat() for name in ("", "d", "d/run", "doc")}
+    assert [stat.S_IMODE(found[name].st_mode) for name in found] == [0o755, 0o755, 0o755, 0o644]
+    assert {(s.st_uid, s.st_gid) for s in found.values()} == {(os.geteuid(), os.getegid())}
+    assert {s.st_mtime_ns for s in found.values()} == {committed * 1_000_000_000}
+
+
+@promise(
+    "W15",
+    "The extended attribute user.caia.state of a document says local, pending or published; it is"
+    " not listed, and names that begin with user.caia. cannot be set.",
+)
+def test_state_of_a_document_can_be_asked(caia: Mount):
+    def state(name: str) -> bytes:
+        return os.getxattr(caia / name, "user.caia.state")
+
+    (caia / "doc~").write_text("an editor's")
+    with (caia / "doc").open("w") as handle:
+        handle.write("text")
+        handle.flush()
+        assert state("doc") == b"pending"
+    wait_until(lambda: state("doc") == b"published", "it is published")
+
+    assert state("doc~") == b"local"
+    assert os.listxattr(caia / "doc") == []
+    with pytest.raises(PermissionError):
+        os.setxattr(caia / "doc", "user.caia.state", b"published")
 
 
 def network_sockets(pid: int) -> set[str]:
