@@ -12,14 +12,15 @@ REPO = "docs"
 
 
 class Peek:
-    """A plain client of one server's repository (new architecture)."""
+    """A plain client of one server's repository; on the old architecture it reads the log and documents only."""
 
-    def __init__(self, url, repo=REPO):
+    def __init__(self, url, repo=REPO, *, architecture="new"):
         self.url, self.repo = url, repo
+        self._version, self._log = ("v2", "commits") if architecture == "new" else ("v1", "log")
 
     def _ask(self, method, path, body=None):
         request = urllib.request.Request(
-            f"{self.url}/api/v2/repos/{self.repo}/{path}",
+            f"{self.url}/api/{self._version}/repos/{self.repo}/{path}",
             method=method,
             data=json.dumps(body).encode() if body is not None else None,
             headers={"Content-Type": "application/json"},
@@ -29,7 +30,7 @@ class Peek:
 
     def log(self, limit=1000):
         try:
-            return self._ask("GET", f"commits?limit={limit}")["commits"]
+            return self._ask("GET", f"{self._log}?limit={limit}")["commits"]
         except urllib.error.HTTPError:
             return []
 
