@@ -56,7 +56,7 @@ class _Plan:
 
     Attributes:
         sealed: nothing in it comes from a repository that somebody else wrote.
-        anew: it was composed from nothing.
+        owner: writer id of the state DB that it was read from.
     """
 
     tree: ObjectId
@@ -65,7 +65,7 @@ class _Plan:
     changed: int
     newest_round: int
     sealed: bool
-    anew: bool
+    owner: str
 
 
 class AttributeSaver:
@@ -97,7 +97,13 @@ class AttributeSaver:
         self._record.close()
 
     async def run(self) -> None:
-        """Save whenever changes pause, for ever."""
+        """Save whenever changes pause, for ever; close the databases in the end."""
+        try:
+            await self._run()
+        finally:
+            self.close()
+
+    async def _run(self) -> None:
         seen, busy_s = -1, 0.0
         while True:
             # Nobody says that attributes changed: a message would cost each chmod, and a look costs microseconds.
@@ -158,7 +164,7 @@ class AttributeSaver:
             await self._git.move_ref(META_REF, item.oid, newest)
             commit = item.oid
         await self._in_thread(
-            lambda: self._record.update(plan.directories, commit, plan.newest_round, anew=plan.anew)
+            lambda: self._record.update(plan.directories, plan.owner, commit, plan.newest_round)
         )
 
     def _is_same(self, newest: ObjectId, plan: _Plan, message: str) -> bool:
@@ -173,12 +179,12 @@ class AttributeSaver:
 
     def _compose(self, newest: ObjectId | None) -> _Plan | None:
         """Return what to write, None where nothing changed; `newest` is where the reference is."""
-        anew = self._record.commit != newest or newest is None
-        if anew and self._record.commit is not None:
-            self._record.forget()
         with self._reader.moment():
+            owner = str(self._reader.meta("writer_id"))
+            if not self._record.is_of(owner, newest):
+                self._record.forget()
             newest_round = self._reader.newest_round()
-            changed = self._reader.changed_directories(-1 if anew else self._record.round)
+            changed = self._reader.changed_directories(self._record.round)
             if not changed or self._reader.root_entry() is None:
                 return None
             composing = _Composing(self._reader, self._record, self._git.repository.new_reader())
@@ -191,7 +197,7 @@ class AttributeSaver:
             len(changed),
             newest_round,
             sealed,
-            anew,
+            owner,
         )
 
 

@@ -2,12 +2,12 @@
 
 Used by `sync.attributes`, in one thread at a time. A file of its own in the state directory: with it the next save
 composes changed directories only, and a directory that was moved takes its tree along. It may be lost, or be of another
-commit than the reference: then everything is saved anew.
+commit than the reference or of another state DB: then everything is saved anew.
 """
 
 import contextlib
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class ExportRecord:
             for leftover in state_dir.glob(FILE_NAME + "*"):
                 leftover.unlink()
             self._db = self._open()
+        self.owner: str | None = self._get("owner")
         self.commit: ObjectId | None = self._get("commit")
         self.round: int = self._get("round") or -1
 
@@ -73,34 +74,46 @@ class ExportRecord:
             raise StateCorrupt(f"{self._file}: {exc}") from exc
         return Exported(row[0], ObjectId(row[1].hex())) if row else None
 
+    def is_of(self, owner: str, commit: ObjectId | None) -> bool:
+        """Whether this is what state DB `owner` saved as `commit`."""
+        return commit is not None and (self.owner, self.commit) == (owner, commit)
+
     def forget(self) -> None:
-        """Have everything saved anew."""
-        self.update({}, None, -1, anew=True)
+        """Have everything saved anew; raises as `update`."""
+        if self.commit is None:
+            return
+        self.update({}, "", None, -1)
+        self._change([("DELETE FROM directory", [()])])
 
     def update(
         self,
         directories: Mapping[InodeNo, Exported],
+        owner: str,
         commit: ObjectId | None,
         newest_round: int,
-        *,
-        anew: bool = False,
     ) -> None:
-        """Note what was saved as `commit`; `anew`: nothing else was.
+        """Note what state DB `owner` saved as `commit`.
 
         Raises:
             StateCorrupt: the file cannot be written.
         """
         rows = [(ino, item.own, bytes.fromhex(item.tree)) for ino, item in directories.items()]
-        state = [("commit", commit), ("round", newest_round)]
+        state = [("owner", owner), ("commit", commit), ("round", newest_round)]
+        self._change(
+            [
+                ("INSERT OR REPLACE INTO directory VALUES (?,?,?)", rows),
+                ("INSERT OR REPLACE INTO state VALUES (?,?)", state),
+            ]
+        )
+        self.owner, self.commit, self.round = owner, commit, newest_round
+
+    def _change(self, statements: Sequence[tuple[str, Sequence[tuple[object, ...]]]]) -> None:
         try:
             self._db.execute("BEGIN")
-            if anew:
-                self._db.execute("DELETE FROM directory")
-            self._db.executemany("INSERT OR REPLACE INTO directory VALUES (?,?,?)", rows)
-            self._db.executemany("INSERT OR REPLACE INTO state VALUES (?,?)", state)
+            for sql, rows in statements:
+                self._db.executemany(sql, rows)
             self._db.execute("COMMIT")
         except sqlite3.Error as exc:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             raise StateCorrupt(f"{self._file}: {exc}") from exc
-        self.commit, self.round = commit, newest_round

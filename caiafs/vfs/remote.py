@@ -211,12 +211,20 @@ class Remote:
             if not below.is_directory:
                 return None
             if not below.flags & LOADED and not keep and trees and path not in trees:
-                self._remove(directory, name, below)
+                self._empty(directory, name, below)
                 return None
             directory = below
         if not trees:
             self._table.children(directory)
         return directory if directory.flags & LOADED else None
+
+    def _empty(self, parent: Inode, name: bytes, directory: Inode) -> None:
+        """Take a directory away that is not loaded and has no document left, unless somebody made it."""
+        if not directory.flags & EXPLICIT:
+            self._remove(parent, name, directory)
+        elif directory.oid is not None:
+            directory.oid = None
+            self._journal.touch(directory)
 
     def _moved_away(self, path: DocPath) -> bool:
         """Whether we took a directory away that the stores still have: what was in it is not new."""

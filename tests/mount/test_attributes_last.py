@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from caiafs.core.machine import seal
 from tests.conftest import MountFactory
-from tests.support.mount import Mount, git
+from tests.support.mount import AUTHOR, Mount, clean_environment, git
 from tests.support.requirements import require_root
+from tests.support.syscalls import RENAME_EXCHANGE, renameat2
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
@@ -315,6 +318,89 @@ def test_a_plain_repository_shows_its_mounter_as_owner_and_commit_times(
     assert metas(caia) == []
 
 
+@pytest.mark.parametrize("lost", ["state.db*", "saved.db*"])
+def test_either_database_may_be_lost_alone(caia: Mount, lost: str):
+    a_tree_with_everything(caia.path)
+    before = seen(caia.path)
+    caia.unmount()
+    saved = metas(caia)
+
+    for path in (caia.repo / "caiafs").glob(lost):
+        path.unlink()
+    caia.start()
+    assert differences(before, seen(caia.path)) == {}
+    (caia / "d/run").chmod(0o4755)
+    caia.unmount()
+    lose_state(caia)
+    caia.start()
+
+    before[b"d/run"]["mode"] = before[b"d/twin"]["mode"] = stat.S_IFREG | 0o4755
+    assert differences(before, seen(caia.path)) == {}
+    assert len(metas(caia)) == len(saved) + 1
+
+
+def test_attributes_are_saved_though_somebody_moved_their_reference(caia: Mount):
+    (caia / "d").mkdir()
+    (caia / "d/doc").write_text("text")
+    caia.sync()
+    caia.git("update-ref", META, caia.git("rev-parse", "HEAD").strip())
+
+    (caia / "d/doc").chmod(0o600)
+    caia.unmount()
+    lose_state(caia)
+    caia.start()
+
+    assert stat.S_IMODE((caia / "d/doc").stat().st_mode) == 0o600
+
+
+def test_attributes_are_saved_when_the_store_process_was_killed(caia: Mount):
+    (caia / "doc").write_text("text")
+    caia.sync()
+    caia.expect_log("store process|link")
+    before = metas(caia)
+
+    (caia / "doc").chmod(0o600)
+    pid = caia.kill9_store()
+
+    wait_until(lambda: caia.store_pid != pid, "there is another store process")
+    wait_until(lambda: metas(caia) != before, "attributes are saved")
+
+
+def test_a_made_directory_stays_when_others_remove_its_last_document(caia: Mount, tmp_path: Path):
+    (caia / "made/below").mkdir(parents=True)
+    (caia / "made/doc").write_text("text")
+    (caia / "other").write_text("text")
+    caia.unmount()
+    lose_state(caia)
+    caia.start()
+    work = caia.clone(tmp_path / "work")
+    git("rm", "-qr", "made", cwd=work)
+    git("commit", "-qm", "Remove", cwd=work)
+
+    git("push", "-q", cwd=work)
+
+    head = git("rev-parse", "HEAD", cwd=work).strip()
+    wait_until(lambda: caia.stats()["storage_stats"]["git"]["head"] == head, "it was heard of")
+    assert os.listdir(caia / "made") == ["below"]
+
+
+def test_renames_and_removals_leave_nothing_behind_in_what_is_saved(caia: Mount):
+    for name in ("a/one/deep", "b/two"):
+        (caia / name).mkdir(parents=True)
+        (caia / name / "doc").write_text(name)
+    caia.sync()
+
+    (caia / "a").rename(caia / "c")
+    renameat2(caia / "b", caia / "c", RENAME_EXCHANGE)
+    (caia / "b/one").rename(caia / "c/one")
+    shutil.rmtree(caia / "c/two")
+    caia.sync()
+
+    names = caia.git("ls-tree", "-r", "--name-only", META).split()
+    expected = ["", "c/", "c/one/", "c/one/deep/"]
+    assert sorted(names) == sorted(f"{above}%caia-attributes" for above in [*expected])
+
+
 # --- whom to believe
 
 
@@ -411,7 +497,6 @@ def test_attributes_that_are_missing_from_git_cost_no_mount(caia: Mount):
     (caia / "doc").write_text("text")
     caia.unmount()
     caia.git("update-ref", META, caia.git("rev-parse", "HEAD").strip())
-    wait_until(lambda: True, "")
 
     lose_state(caia)
     caia.start()
@@ -421,13 +506,8 @@ def test_attributes_that_are_missing_from_git_cost_no_mount(caia: Mount):
 
 def replace_blob(caia: Mount, path: str, content: bytes) -> None:
     """Put another blob into the tree of saved attributes, sealed as ours."""
-    from caiafs.core.machine import seal
-
     blob = git("hash-object", "-w", "--stdin", cwd=caia.repo, stdin=content).strip()
     index = {"GIT_INDEX_FILE": str(caia.base / "index")}
-    import subprocess
-
-    from tests.support.mount import AUTHOR, clean_environment
 
     def run(*arguments: str) -> str:
         env = clean_environment(AUTHOR | index)
