@@ -95,6 +95,11 @@ class HybridStore:
         if govc is not None:
             govc.ahead = False
 
+    def hold_on(self) -> None:
+        """Note that govc has a group that the branch has not yet; see `sync.publisher.Stores`."""
+        if self._govc is not None:
+            self._govc.ahead = True
+
     def let_go(self) -> None:
         """A group that govc may have is settled without being published; see `sync.publisher.Stores`."""
         if self._govc is not None:

@@ -56,6 +56,10 @@ class Stores(Protocol):
         """
         ...
 
+    def hold_on(self) -> None:
+        """The primary has a group that the branch has not yet: it is not to be taken back."""
+        ...
+
     def let_go(self) -> None:
         """A group that met a conflict has nothing left to publish: others put the same there."""
         ...
@@ -164,6 +168,8 @@ class Publisher:
         self._urgent = False
         self._wake = trio.Event()
         self._exact_last = settings.exact_last
+        if settings.exact_last:
+            parts.stores.hold_on()
         self._groups = self._documents = self._conflicts = 0
         self._oldest_ns = 0
         self._reason = ""

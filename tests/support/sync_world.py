@@ -28,7 +28,7 @@ REPO = "docs"
 _current: ContextVar["SyncWorld"] = ContextVar("world")
 
 
-class Dead(Exception):
+class Dead(BaseException):
     """Something was asked of a process that is dead."""
 
 
@@ -293,6 +293,16 @@ class SyncWorld(World):
         path = path.encode() if isinstance(path, str) else path
         self.versions.add(self.shown[path].oid)
         return seq
+
+    def set_mode(self, path, mode):
+        """Do as chmod: the same content with another mode."""
+        before = self.shown[path]
+        entry = replace(before, mode=int(mode))
+        row = self.db.execute(
+            "SELECT content FROM op WHERE oid=? AND content NOT NULL", (bytes.fromhex(entry.oid),)
+        ).fetchone()
+        self._op("put", path, entry=entry, content=row and row[0], replaced=before.oid)
+        self.shown[path] = entry
 
     @asynccontextmanager
     async def running(self, *, grace_s=5):
