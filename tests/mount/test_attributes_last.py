@@ -401,6 +401,32 @@ def test_renames_and_removals_leave_nothing_behind_in_what_is_saved(caia: Mount)
     assert sorted(names) == sorted(f"{above}%caia-attributes" for above in [*expected])
 
 
+def test_what_was_restored_and_not_looked_at_is_saved_again(
+    mount_caia: MountFactory, tmp_path: Path
+):
+    work = tmp_path / "work"
+    git("init", "-q", work, cwd=tmp_path)
+    (work / "d/deep").mkdir(parents=True)
+    for name in ("readme", "d/other", "d/deep/doc"):
+        (work / name).write_text("text")
+    git("add", "-A", cwd=work)
+    git("commit", "-qm", "Start", cwd=work)
+    git("clone", "-q", "--mirror", work, tmp_path / "bare", cwd=tmp_path)
+    caia = mount_caia(repo=tmp_path / "bare")
+    (caia / "d/deep/doc").chmod(0o600)
+    caia.unmount()
+    lose_state(caia)
+    caia.start()
+
+    assert sorted(os.listdir(caia / "d")) == ["deep", "other"]  # deep itself is not looked into
+    (caia / "readme").chmod(0o600)
+    caia.unmount()
+    lose_state(caia)
+    caia.start()
+
+    assert stat.S_IMODE((caia / "d/deep/doc").stat().st_mode) == 0o600
+
+
 # --- whom to believe
 
 

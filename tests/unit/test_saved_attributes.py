@@ -19,7 +19,7 @@ from caiafs.backends.git.objects import parse_tree
 from caiafs.backends.git.repository import open_repository
 from caiafs.core import machine
 from caiafs.core.errors import Corrupt
-from caiafs.core.types import DocPath, ObjectId
+from caiafs.core.types import DocPath, InodeNo, ObjectId
 from caiafs.state.saved import (
     SavedEntry,
     format_entries,
@@ -27,6 +27,7 @@ from caiafs.state.saved import (
     parse_entries,
     parse_links,
 )
+from caiafs.sync.export_record import Exported, ExportRecord
 from caiafs.vfs.restore import _file_mode
 from tests.support.git_objects import fsck, git, write
 
@@ -203,3 +204,35 @@ def test_a_seal_is_of_one_text_one_user_and_one_machine(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr("os.geteuid", lambda: 54321)
     assert not machine.is_sealed("tree", given_seal)
+
+
+COMMIT = ObjectId("1" * 40)
+SAVED = Exported(b"own", ObjectId("2" * 40))
+
+
+def test_record_of_what_was_saved_is_that_of_one_state_db_and_one_commit(tmp_path):
+    record = ExportRecord(tmp_path)
+    record.update({InodeNo(5): SAVED}, "ours", COMMIT, 7)
+    record.close()
+
+    record = ExportRecord(tmp_path)
+
+    assert (record.get(InodeNo(5)), record.get(InodeNo(6)), record.round) == (SAVED, None, 7)
+    assert record.is_of("ours", COMMIT)
+    assert not record.is_of("another", COMMIT)
+    assert not record.is_of("ours", ObjectId("3" * 40))
+    assert not record.is_of("ours", None)
+    record.forget()
+    assert (record.get(InodeNo(5)), record.round) == (None, -1)
+    record.close()
+
+
+@pytest.mark.parametrize("damage", [b"no database", b"SQLite format 3\0" + b"x" * 5000])
+def test_damaged_record_is_begun_anew(tmp_path, damage):
+    (tmp_path / "saved.db").write_bytes(damage)
+
+    record = ExportRecord(tmp_path)
+
+    assert (record.commit, record.round) == (None, -1)
+    record.update({InodeNo(5): SAVED}, "ours", COMMIT, 7)
+    record.close()
