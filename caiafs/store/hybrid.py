@@ -79,19 +79,12 @@ class HybridStore:
     ) -> None:
         """Store a group where routing says, and move the branch; see `sync.publisher.Stores`."""
         govc = self._govc if self.govc_is_primary else None
-        in_govc = False
-        try:
-            if govc is not None and not resent:
-                in_govc = await self._try_govc(govc, change_set, built, expected)
-            async with self._git_meter.measure("commit"):
-                await self._git.advance(built, expected)
-        except RevisionConflict:
-            raise  # it comes again, on another parent: govc stays ahead until then
-        except BaseException:
-            # Where govc has the group it comes again: taken back meanwhile, it would not be sent a second time.
-            if govc is not None and not in_govc:
-                govc.ahead = False
-            raise
+        if govc is not None and not resent:
+            await self._try_govc(govc, change_set, built, expected)
+        # Where git does not take it the group comes again, and govc stays ahead until then: taken back
+        # there meanwhile, it would not be sent a second time.
+        async with self._git_meter.measure("commit"):
+            await self._git.advance(built, expected)
         if govc is not None:
             govc.ahead = False
 
@@ -111,8 +104,7 @@ class HybridStore:
         change_set: ChangeSet,
         built: BuiltCommit,
         expected: ObjectId | None,
-    ) -> bool:
-        """Store a group in govc; False where it is left to git."""
+    ) -> None:
         try:
             await self._store_in_govc(govc, change_set, built, expected)
         except RevisionConflict:
@@ -124,9 +116,8 @@ class HybridStore:
             if not self._falls_back:
                 log.info("git takes what govc does not: %s", exc)
             self._falls_back = True
-            return False
-        self._falls_back = False
-        return True
+        else:
+            self._falls_back = False
 
     async def _store_in_govc(
         self,
@@ -152,6 +143,7 @@ class HybridStore:
             if cursor is not None and cursor.tree == built.tree:
                 return  # from before git failed
             if cursor is None or cursor.tree != self._git.repository.tree_of(expected):
+                govc.ahead = False  # catch-up has to go first
                 raise Unreachable("govc is behind", backend="govc", operation="commit")
             if await govc.has_moved():
                 raise RevisionConflict(
