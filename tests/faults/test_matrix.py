@@ -229,3 +229,22 @@ async def test_group_that_the_primary_may_have_comes_again_as_the_same_commit(tm
 
         await oracle.agrees()
         oracle.is_all_there_once()
+
+
+async def test_server_that_says_when_to_come_back_is_left_alone_until_then(tmp_path, server):
+    async with an_oracle(tmp_path, server) as oracle:
+        world, proxy = oracle.world, oracle.proxy
+        await oracle.run("save", "", "")
+
+        proxy.play("429", on=COMMIT)
+        oracle.number += 1
+        await oracle.save()
+        assert await world.stored() == ""
+        await world.wait_for(lambda: world.report["backends"]["govc"]["breaker"] == "open")
+        assert (await world.sync()).left == {"git": 0, "govc": 0}
+
+        [told] = [number for number, line in enumerate(proxy.seen) if line.endswith(" 429")]
+        asked_before_it_knew = 0.1
+        later = [when - proxy.times[told] for when in proxy.times[told + 1 :]]
+        assert not [s for s in later if asked_before_it_knew < s < 1.0]
+        await oracle.agrees()

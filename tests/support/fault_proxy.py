@@ -39,6 +39,8 @@ class FaultProxy:
         self.port = 0
         self.seen: list[str] = []
         """Requests, as "METHOD target", with the word that each met."""
+        self.times: list[float] = []
+        """When each of them came, on trio's clock."""
 
     @property
     def url(self) -> str:
@@ -75,6 +77,7 @@ class FaultProxy:
         if not self._script:
             self._played.set()
         self.seen.append(f"{named} {word}")
+        self.times.append(trio.current_time())
         return word
 
     async def _spoil(self, word: str, request: bytes, client: trio.SocketStream) -> bool:
