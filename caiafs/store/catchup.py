@@ -18,12 +18,13 @@ from caiafs.backends.base import Revision
 from caiafs.backends.git.backend import GitBackend
 from caiafs.backends.git.log import CommitRecord
 from caiafs.core.errors import CaiaError, Misconfigured, Unreachable
-from caiafs.core.types import EMPTY_TREE, Change, ChangeSet, DocPath, Entry, ObjectId, Signature
+from caiafs.core.types import EMPTY_TREE, Change, DocPath, Entry, ObjectId, Signature
 from caiafs.store.batches import Batches
 from caiafs.store.cursors import Cursor
 from caiafs.store.govc_store import GovcStore
 from caiafs.store.meeting import Meeting, decide_meeting
-from caiafs.store.trailers import named_changes, operation_of, writer_of
+from caiafs.store.reconnection import look_again
+from caiafs.store.trailers import operation_of, writer_of
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +156,9 @@ class CatchUp:
                 await govc.drop_cursor(Cursor(head=newest, newest=newest))
             else:
                 cursor = self._fast_forward(govc.cursor, since)
-                govc.cursor = await self._look_again(cursor, since)
+                govc.cursor = await look_again(
+                    govc, self._git, cursor, since, writer_id=self._writer_id
+                )
             govc.use()
             await self._retry_refused(govc.cursor)
 
@@ -196,37 +199,6 @@ class CatchUp:
                 return replace(cursor, tree=record.tree, published=record.oid)
         return cursor
 
-    async def _look_again(self, cursor: Cursor, since: Sequence[Revision]) -> Cursor:
-        """Return the cursor with what commits of ours did that came after it was written: we died in between."""
-        own: set[DocPath] = set()
-        for revision in since:
-            if revision.id == cursor.newest:
-                break
-            if writer_of(revision.message) == self._writer_id:
-                own.update(change.path for change in named_changes(revision.message) or ())
-        if not own:
-            return cursor
-        govc, reader = self._govc, self._git.repository.reader
-        there = await govc.call(
-            "read",
-            lambda: govc.backend.current(sorted(own)),
-            timeout_s=govc.deadline_s(len(own), 0),
-        )
-        changes = []
-        for path, after in sorted(there.items()):
-            item = reader.entry_at(cursor.tree, path)
-            known = item is not None and not item.is_dir
-            before = Entry(int(item.mode), item.oid) if item is not None and known else None
-            foreign = after is not None and not (after.oid and reader.exists(after.oid))
-            if not foreign and not (before is after or (before and before.same_content(after))):
-                changes.append(Change(path, before, after))
-        if not changes:
-            return cursor
-        await govc.advance_cursor(
-            cursor, ChangeSet("", self._author(), "", tuple(changes)), save=True
-        )
-        return govc.cursor or cursor
-
     async def _meet(self) -> bool:
         """Decide whether two stores without a cursor belong together."""
         govc = self._govc
@@ -245,7 +217,9 @@ class CatchUp:
             govc.cursor = Cursor(head=newest[0].id, newest=newest[0].id)
         return True
 
-    def _shares_history(self, messages: Iterable[str]) -> bool:
+    def _shares_history(self, messages: Sequence[str]) -> bool:
+        if any(writer_of(text) == self._writer_id for text in messages):
+            return True
         theirs = {str(found) for text in messages if (found := operation_of(text)) is not None}
         if not theirs:
             return False
