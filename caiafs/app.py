@@ -151,7 +151,10 @@ async def _publish_rest(mount: MountProcess, link: StoreLink) -> None:
     pending = mount.journal.last_seq - link.settled_seq
     left = stopped.left if stopped is not None else {"git": pending}
     text = json.dumps({"left": left, "time_ns": time.time_ns(), "pid": os.getpid()})
-    (mount.db.state_dir / "last_unmount.json").write_text(text + "\n")
+    try:
+        (mount.db.state_dir / "last_unmount.json").write_text(text + "\n")
+    except OSError as exc:  # a full disk must not make the end of the mount a crash
+        log.warning("what the unmount left is not written down: %s", exc)
     if any(left.values()):
         log.warning("unmounted with documents left to publish: %s", left)
 

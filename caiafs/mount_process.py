@@ -75,6 +75,7 @@ class MountProcess:
             files=self.files,
             listings=self.listings,
             state_dir=str(self.db.state_dir),
+            db=self.db,
         )
 
 

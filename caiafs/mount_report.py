@@ -3,12 +3,14 @@
 Used by app. Synchronous, from memory and two small queries.
 """
 
+import contextlib
 import os
 import time
 from pathlib import Path
 
 from caiafs import __version__
 from caiafs.core import locations
+from caiafs.core.errors import StateError
 from caiafs.core.types import ROOT_INODE
 from caiafs.fuse.operations import CaiaOperations
 from caiafs.mount_process import MountProcess
@@ -76,7 +78,9 @@ class Reporter:
     def _state(self) -> StateReport:
         mount = self._mount
         db = mount.db.statistics()
-        oldest = mount.db.rows("SELECT time_ns FROM op ORDER BY seq LIMIT 1")
+        oldest: list[tuple[int]] = []
+        with contextlib.suppress(StateError):  # of a damaged DB the rest is still to be told
+            oldest = mount.db.rows("SELECT time_ns FROM op ORDER BY seq LIMIT 1")
         spool = os.scandir(paths.spool(mount.db.state_dir))
         return StateReport(
             db_bytes=db.db_bytes,
@@ -84,7 +88,7 @@ class Reporter:
             spool_bytes=sum(entry.stat().st_size for entry in spool),
             pending_ops=max(0, mount.journal.last_seq - self._link.settled_seq),
             oldest_pending_s=max(0.0, (time.time_ns() - oldest[0][0]) / 1e9) if oldest else 0.0,
-            read_only=self.operations is not None and self.operations.read_only,
+            read_only=bool(mount.db.damage),
         )
 
     def _process(self) -> StoreProcessReport:

@@ -18,6 +18,10 @@ _WAITING_MAX = 1000
 _FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s"
 
 
+def _drop(record: logging.LogRecord) -> None:
+    """Do without a line that cannot be written."""
+
+
 class LateFileHandler(logging.Handler):
     """Writes to a rotated file as soon as its directory exists; until then lines wait, the newest 1,000 of them."""
 
@@ -50,6 +54,7 @@ class LateFileHandler(logging.Handler):
             return False
         self._path.chmod(0o600)
         self._file.setFormatter(self.formatter)
+        self._file.handleError = _drop  # type: ignore[method-assign]  # a full disk: stderr has the line
         return True
 
     def close(self) -> None:

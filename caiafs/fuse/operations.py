@@ -32,6 +32,7 @@ from caiafs.core.types import ROOT_INODE, HandleId, InodeNo
 from caiafs.fuse.boundary import handler
 from caiafs.fuse.caia import CaiaDirectory
 from caiafs.fuse.convert import Presentation, attribute_change, caller
+from caiafs.state.database import StateDatabase
 from caiafs.vfs.attributes import STATE_XATTR, Attributes
 from caiafs.vfs.files import Files
 from caiafs.vfs.inode import HAS_XATTRS, Inode
@@ -53,6 +54,7 @@ class Parts:
     files: Files
     listings: Listings
     state_dir: str
+    db: StateDatabase
 
 
 class CaiaOperations(pyfuse3.Operations):
@@ -75,13 +77,19 @@ class CaiaOperations(pyfuse3.Operations):
         self._caia = caia
         self._show = presentation.attributes
         self._presentation = presentation
-        self.read_only = read_only
+        self._read_only = read_only
+        self._db = parts.db
         self.broken_requests = 0
         self.changes = 0
         names = (
             name for name, method in vars(type(self)).items() if hasattr(method, "__wrapped__")
         )
         self.requests = {name: OperationMetrics() for name in names}
+
+    @property
+    def read_only(self) -> bool:
+        """Whether changes are refused: asked for, or because the state DB is damaged."""
+        return self._read_only or bool(self._db.damage)
 
     def reset_metrics(self) -> None:
         """Forget counts and latencies so far."""

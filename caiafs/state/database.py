@@ -33,6 +33,8 @@ RESTART_WAL_BYTES = 64 * 1024 * 1024
 """Above it the writer itself resets the WAL, when few frames are left to copy."""
 
 RESTART_FRAMES = 1000
+
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _BUSY_TIMEOUT_S = 0.1
 
 
@@ -59,6 +61,8 @@ class StateDatabase:
 
     def __init__(self, state_dir: Path, db: sqlite3.Connection, *, is_new: bool) -> None:
         self.state_dir = state_dir
+        self.damage = ""
+        """What SQLite said when it first met a page that makes no sense; nothing is changed then."""
         self.is_new = is_new
         self._db = db
         self._file = paths.database(state_dir)
@@ -114,7 +118,14 @@ class StateDatabase:
         try:
             return self._db.execute(sql, arguments).fetchall()
         except sqlite3.Error as exc:
-            raise translate(exc) from exc
+            raise self._failed(exc) from exc
+
+    def _failed(self, exc: sqlite3.Error) -> StateError:
+        """Return our error, and remember damage, which no later call takes back."""
+        if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _DAMAGED and not self.damage:
+            self.damage = str(exc)
+            log.error("the state database is damaged, the mount takes no more changes: %s", exc)
+        return translate(exc)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -126,7 +137,7 @@ class StateDatabase:
         except sqlite3.Error as exc:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
-            raise translate(exc) from exc
+            raise self._failed(exc) from exc
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
