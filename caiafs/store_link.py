@@ -15,6 +15,8 @@ from caiafs.core.errors import Absent, DeadlineExceeded, NotFound, Unreachable
 from caiafs.core.types import NO_OBJECT, Change, DocPath, ObjectId
 from caiafs.link.codec import from_json
 from caiafs.link.messages import (
+    AdoptDone,
+    AdoptRequest,
     Changes,
     Current,
     Due,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _STORED_TIMEOUT_S = 60.0
+_ADOPT_TIMEOUT_S = 30.0
 
 
 class StoreLink:
@@ -222,6 +225,17 @@ class StoreLink:
             raise Unreachable(reply.error, backend="govc", operation="fetch")
         if reply.missing:
             raise NotFound("govc does not have it")
+
+    async def adopt(self) -> None:
+        """Merge two collections that never met.
+
+        Raises:
+            Unreachable: govc cannot be used now.
+        """
+        reply = await self.process.request(AdoptRequest(0, _ADOPT_TIMEOUT_S))
+        assert isinstance(reply, AdoptDone)
+        if reply.error:
+            raise Unreachable(reply.error, backend="govc", operation="adopt")
 
     def reset_metrics(self) -> None:
         """Forget latencies and counts so far."""

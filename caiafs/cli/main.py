@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from caiafs import __version__
-from caiafs.cli import fetch, mount, status, sync, umount
+from caiafs.cli import adopt, fetch, mount, status, sync, umount
 from caiafs.cli.exits import ExitCode, exit_code
 from caiafs.core.errors import CaiaError
 
@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "status": (status.run, "say how a mount is"),
     "sync": (sync.run, "wait until every store has everything"),
     "fetch": (fetch.run, "look documents up in govc that it cannot list"),
+    "adopt": (adopt.run, "merge a govc and a git that never met"),
 }
 
 _HELP = """\
@@ -39,6 +40,7 @@ _USAGE = {
     "status": "caiafs status MNT [--json]",
     "sync": "caiafs sync MNT [--timeout 60s]",
     "fetch": "caiafs fetch MNT PATH... [--from FILE]",
+    "adopt": "caiafs adopt MNT",
 }
 
 

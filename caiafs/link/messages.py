@@ -88,6 +88,14 @@ class LoadRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptRequest:
+    """Merge govc and git though they never met; answer with `AdoptDone`."""
+
+    request_id: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class ResetMetrics:
     """Forget latencies and counts so far."""
 
@@ -202,6 +210,14 @@ class LoadDone:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptDone:
+    """Answer to `AdoptRequest`; `error` is empty where the two are brought together from now on."""
+
+    request_id: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Statistics and health of the store process, JSON of `status.store_report.StoreReport`.
 
@@ -232,6 +248,7 @@ Message = (
     | StoredRequest
     | FetchRequest
     | LoadRequest
+    | AdoptRequest
     | ResetMetrics
     | Stop
     | Ready
@@ -243,6 +260,7 @@ Message = (
     | StoredDone
     | FetchDone
     | LoadDone
+    | AdoptDone
     | Report
     | Failed
     | Stopped

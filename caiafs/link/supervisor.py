@@ -23,6 +23,8 @@ import trio
 from caiafs.core.errors import DeadlineExceeded, Unreachable
 from caiafs.link.channel import Channel, LinkError
 from caiafs.link.messages import (
+    AdoptDone,
+    AdoptRequest,
     Changes,
     Current,
     Due,
@@ -48,8 +50,8 @@ from caiafs.link.messages import (
 
 log = logging.getLogger(__name__)
 
-Request = SyncRequest | StoredRequest | FetchRequest | LoadRequest
-Reply = SyncDone | StoredDone | FetchDone | LoadDone
+Request = SyncRequest | StoredRequest | FetchRequest | LoadRequest | AdoptRequest
+Reply = SyncDone | StoredDone | FetchDone | LoadDone | AdoptDone
 
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 5.0
@@ -304,7 +306,7 @@ class StoreProcess:
             DeadlineExceeded: no reply within `timeout_s`, or in the request's own time and a little.
             Unreachable: the link was stopped.
         """
-        if isinstance(message, SyncRequest | StoredRequest):
+        if isinstance(message, SyncRequest | StoredRequest | AdoptRequest):
             timeout_s = min(timeout_s, message.timeout_s + _REPLY_SLACK_S)
         self._last_request_id += 1
         request_id = self._last_request_id

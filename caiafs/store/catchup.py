@@ -72,8 +72,9 @@ class CatchUp:
         self._author = author
         self._take_foreign = take_foreign
         self._differing = differing
-        self._batches = Batches(govc, git, writer_id=writer_id, author=author)
+        self.batches = Batches(govc, git, writer_id=writer_id, author=author)
         self._asked = 0
+        self._adopts = trio.Event()
         self._left: int | None = None
         self.in_background = True
         """False: only while somebody asks for it (enable_sync=false)."""
@@ -98,6 +99,10 @@ class CatchUp:
             yield
         finally:
             self._asked -= 1
+
+    def adopt(self) -> None:
+        """A person said that both belong together: merge two collections that never met."""
+        self._adopts.set()
 
     def documents_left(self) -> int:
         """Return how many documents govc lacks, 1 where it is not counted yet."""
@@ -146,7 +151,8 @@ class CatchUp:
         await govc.connect()
         async with govc.lock:
             if govc.cursor is None and not await self._meet():
-                await trio.sleep(_UNMET_PAUSE_S)
+                with trio.move_on_after(_UNMET_PAUSE_S):
+                    await self._adopts.wait()
                 return
             assert govc.cursor is not None, "they have met"
             since = await govc.new_revisions()
@@ -171,9 +177,9 @@ class CatchUp:
             if found is not None and found.oid == refused.oid:
                 again.append(Change(path, None, Entry(int(found.mode), found.oid)))
         if again and self.is_wanted:
-            operation_id = self._batches.piece_id(again)
+            operation_id = self.batches.piece_id(again)
             text = f"Bring {len(again)} documents up to date\n"
-            await self._batches.send_pieces(again, operation_id, self._author(), text)
+            await self.batches.send_pieces(again, operation_id, self._author(), text)
 
     def _fast_forward(self, cursor: Cursor, since: Iterable[Revision]) -> Cursor:
         """Return the cursor moved to the newest commit of ours that govc's log shows and the branch has.
@@ -208,9 +214,10 @@ class CatchUp:
             git_is_empty=self._branch.tree == EMPTY_TREE,
             shares_history=self._shares_history([revision.message for revision in newest]),
         )
-        govc.unmet = UNMET if decision is Meeting.ADOPT else ""
+        stays_apart = decision is Meeting.ADOPT and not self._adopts.is_set()
+        govc.unmet = UNMET if stays_apart else ""
         govc.changed()
-        if decision is Meeting.ADOPT:
+        if govc.unmet:
             return False
         govc.cursor = Cursor()
         if decision is Meeting.KNOWN:
@@ -231,44 +238,6 @@ class CatchUp:
         return False
 
     # --- sending
-
-    async def repair(self, paths: Iterable[DocPath]) -> tuple[int, set[DocPath]]:
-        """Send what govc lacks at `paths` though it counted as held.
-
-        Returns:
-            How many documents were sent, and paths where govc has what we never saw.
-
-        Raises:
-            Unreachable, Misconfigured: govc cannot be asked.
-        """
-        govc, foreign, sent = self._govc, set[DocPath](), 0
-        async with govc.lock:
-            cursor = govc.cursor
-            if cursor is None or not self.is_current or govc.ahead or await govc.has_moved():
-                return 0, foreign
-            waiting = {path: self._as_it_is(cursor.tree, path) for path in paths}
-            govc.sending = True
-            try:
-                while waiting:
-                    before = len(waiting)
-                    strange = await self._batches.send_batch(waiting, [])
-                    foreign |= strange
-                    for path in strange:
-                        del waiting[path]
-                    sent += before - len(waiting) - len(strange)
-                # The tree is what it was, so that the commit with that tree is too.
-                held = replace(govc.cursor or cursor, published=cursor.published)
-                await govc.move_cursor(held, save=True)
-            finally:
-                govc.sending = False
-        return sent, foreign
-
-    def _as_it_is(self, tree: ObjectId, path: DocPath) -> Change:
-        item = self._git.repository.reader.entry_at(tree, path)
-        if item is None or item.is_dir:
-            return Change(path, None, None)
-        entry = Entry(int(item.mode), item.oid)
-        return Change(path, entry, entry)
 
     async def _step(self) -> None:
         govc = self._govc
@@ -328,7 +297,7 @@ class CatchUp:
             assert cursor is not None, "it is connected"
             changes = await self._git.diff(cursor.tree, record.tree)
             operation_id = self._operation_id(record)
-            await self._batches.send_pieces(changes, operation_id, record.author, record.message)
+            await self.batches.send_pieces(changes, operation_id, record.author, record.message)
             cursor = replace(self._govc.cursor or cursor, tree=record.tree, published=record.oid)
             await self._govc.move_cursor(cursor, save=False)
             self._left -= 1
@@ -357,7 +326,7 @@ class CatchUp:
         while waiting:
             self._left = len(waiting)
             self.progress()
-            foreign = await self._batches.send_batch(waiting, first)
+            foreign = await self.batches.send_batch(waiting, first)
             if foreign:
                 return foreign
             if self._branch.tree != target:

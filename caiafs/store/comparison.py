@@ -7,13 +7,13 @@ holds no lock meanwhile: live saves go first.
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
 from caiafs.backends.git.backend import GitBackend
 from caiafs.core.errors import CaiaError, Misconfigured, Unreachable
-from caiafs.core.types import DocPath, Entry, GitMode, ObjectId
+from caiafs.core.types import Change, DocPath, Entry, GitMode, ObjectId
 from caiafs.store.catchup import CatchUp
 from caiafs.store.govc_store import GovcStore
 
@@ -154,11 +154,54 @@ class Comparison:
         differing = [path for path in paths if self._differs(tree, path, there[path])]
         if not differing:
             return
-        sent, foreign = await self._catch_up.repair(differing)
+        sent, foreign = await self._repair(differing)
         self._repaired += sent
         if foreign:
             self._foreign += len(foreign)
             await self._take_foreign(foreign)
+
+    async def _repair(self, paths: Iterable[DocPath]) -> tuple[int, set[DocPath]]:
+        """Send what govc lacks at `paths` though it counted as held.
+
+        Returns:
+            How many documents were sent, and paths where govc has what we never saw.
+
+        Raises:
+            Unreachable, Misconfigured: govc cannot be asked.
+        """
+        govc, foreign, sent = self._govc, set[DocPath](), 0
+        async with govc.lock:
+            cursor = govc.cursor
+            if (
+                cursor is None
+                or not self._catch_up.is_current
+                or govc.ahead
+                or await govc.has_moved()
+            ):
+                return 0, foreign
+            waiting = {path: self._as_it_is(cursor.tree, path) for path in paths}
+            govc.sending = True
+            try:
+                while waiting:
+                    before = len(waiting)
+                    strange = await self._catch_up.batches.send_batch(waiting, [])
+                    foreign |= strange
+                    for path in strange:
+                        del waiting[path]
+                    sent += before - len(waiting) - len(strange)
+                # The tree is what it was, so that the commit with that tree is too.
+                held = replace(govc.cursor or cursor, published=cursor.published)
+                await govc.move_cursor(held, save=True)
+            finally:
+                govc.sending = False
+        return sent, foreign
+
+    def _as_it_is(self, tree: ObjectId, path: DocPath) -> Change:
+        item = self._git.repository.reader.entry_at(tree, path)
+        if item is None or item.is_dir:
+            return Change(path, None, None)
+        entry = Entry(int(item.mode), item.oid)
+        return Change(path, entry, entry)
 
     def _differs(self, tree: ObjectId, path: DocPath, there: Entry | None) -> bool:
         item = self._git.repository.reader.entry_at(tree, path)

@@ -27,6 +27,8 @@ from caiafs.store.tally import Tally
 
 log = logging.getLogger(__name__)
 
+_ADOPT_LOOK_S = 0.1
+
 
 class HybridStore:
     """Routes groups to the stores."""
@@ -189,6 +191,20 @@ class HybridStore:
     def may_catch_up(self) -> bool:
         """Whether waiting for the other store makes sense: it answers."""
         return self._govc is not None and self._govc.is_connected
+
+    async def adopt(self, timeout_s: float) -> str:
+        """Merge the two collections though they never met; return why it is not done, "" when it is."""
+        govc = self._govc
+        if govc is None or self._catch_up is None:
+            return "govc is not configured"
+        self._catch_up.adopt()
+        with trio.move_on_after(timeout_s):
+            while not govc.is_connected:  # noqa: ASYNC110
+                # Several things end this, and some of them say nothing.
+                await trio.sleep(_ADOPT_LOOK_S)
+        return (
+            "" if govc.is_connected else (govc.unmet or govc.problem or "govc did not answer yet")
+        )
 
     def reset_metrics(self) -> None:
         """Forget latencies and counts of both stores so far."""

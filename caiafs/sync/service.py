@@ -10,6 +10,8 @@ import trio
 from caiafs.core.errors import CaiaError
 from caiafs.link.channel import Channel, LinkError
 from caiafs.link.messages import (
+    AdoptDone,
+    AdoptRequest,
     Due,
     FetchDone,
     FetchRequest,
@@ -94,6 +96,8 @@ class Service:
             nursery.start_soon(self._sync, message)
         elif isinstance(message, FetchRequest):
             nursery.start_soon(self._fetch, message)
+        elif isinstance(message, AdoptRequest):
+            nursery.start_soon(self._adopt, message)
         elif isinstance(message, ResetMetrics):
             self._stores.reset_metrics()
         else:
@@ -145,6 +149,10 @@ class Service:
             error = str(exc) or repr(exc)
         missing = () if error else tuple(text for text in request.paths if text not in found)
         await self.send(FetchDone(request.request_id, tuple(found), missing, error))
+
+    async def _adopt(self, request: AdoptRequest) -> None:
+        error = await self._stores.adopt(request.timeout_s)
+        await self.send(AdoptDone(request.request_id, error))
 
     async def _load(self, request: LoadRequest) -> None:
         error, size = "", 0

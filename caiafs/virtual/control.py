@@ -1,4 +1,4 @@
-"""The commands that .caia/control takes: sync, fetch, reset-metrics.
+"""The commands that .caia/control takes: sync, fetch, adopt, reset-metrics.
 
 One write(2) is one command, as `echo sync > control` sends it. Unknown words are InvalidArgument (EINVAL), so that a
 misdirected copy does nothing.
@@ -35,6 +35,14 @@ class Commands(Protocol):
         """
         ...
 
+    async def adopt(self) -> None:
+        """Merge govc and git though they never met.
+
+        Raises:
+            StoreError: not possible now.
+        """
+        ...
+
     def reset_metrics(self) -> None:
         """Forget latencies and counts so far."""
         ...
@@ -55,10 +63,12 @@ async def run_command(commands: Commands, data: bytes) -> None:
         await commands.sync(_timeout(argument) if argument.strip() else SYNC_TIMEOUT_S)
     elif word == b"fetch" and space:
         await commands.fetch(_path(argument))
+    elif line == b"adopt":
+        await commands.adopt()
     elif line == b"reset-metrics":
         commands.reset_metrics()
     else:
-        raise InvalidArgument("commands: sync [TIMEOUT], fetch PATH, reset-metrics")
+        raise InvalidArgument("commands: sync [TIMEOUT], fetch PATH, adopt, reset-metrics")
 
 
 def _timeout(argument: bytes) -> float:

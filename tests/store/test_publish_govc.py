@@ -3,6 +3,7 @@
 import pytest
 
 from caiafs.core.config import BackendName
+from caiafs.link.messages import AdoptRequest
 from tests.support.govc_peek import REPO, Peek
 from tests.support.store_world import World, a_world
 
@@ -229,6 +230,33 @@ async def test_two_collections_that_never_met_are_not_mixed(tmp_path, server, pe
 
         assert set(second.tree()) == {b"ours", b"more"}
         assert peek.text("ours") is None
+
+
+async def test_collections_that_never_met_are_merged_once_somebody_says_so(tmp_path, server, peek):
+    async with a_world(tmp_path / "first", **settings(server)) as first:
+        first.put("theirs", "1")
+        first.put("both", "their words\n")
+        await first.stored()
+        await first.sync()
+    world = World(tmp_path / "second", writer="feedf00d")
+    async with world.running():
+        world.put("ours", "2")
+        world.put("both", "our words\n")
+        await world.stored()
+    world.close()
+
+    async with a_world(tmp_path / "second", writer="feedf00d", **settings(server)) as second:
+        await second.wait_for(
+            lambda: any("adopt" in r for r in govc_report(second).get("reasons", []))
+        )
+        done = await second.process.request(AdoptRequest(0, 20))
+
+        assert done.error == ""
+        await second.wait_for(lambda: b"theirs" in second.tree(), "their document")
+        assert (await second.sync()).left == {"git": 0, "govc": 0}
+        kept = {second.content(path.decode()) for path in second.tree()}
+        assert kept == {"1", "2", "our words\n", "their words\n"}
+        assert await peek.agrees(second)
 
 
 async def test_killed_process_makes_no_commit_twice(tmp_path, server, peek):

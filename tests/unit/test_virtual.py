@@ -30,6 +30,9 @@ class RecordedCommands:
         if path == b"missing":
             raise NotFound("govc does not have it")
 
+    async def adopt(self) -> None:
+        self.asked.append("adopt")
+
     def reset_metrics(self) -> None:
         self.asked.append("reset-metrics")
 
@@ -106,6 +109,7 @@ def test_the_directory_answers_to_its_name(caia_dir: str, name: bytes):
         (b"sync 5s\n", ("sync", 5.0)),
         (b"fetch a b/\xff\n", ("fetch", b"a b/\xff")),
         (b"reset-metrics\n", "reset-metrics"),
+        (b"adopt\n", "adopt"),
     ],
 )
 async def test_commands_are_carried_out(data: bytes, asked: object):

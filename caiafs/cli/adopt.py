@@ -1,0 +1,33 @@
+"""`caiafs adopt MNT`: merges a govc and a git repository that both hold documents and never met."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from caiafs.cli.exits import ExitCode
+from caiafs.cli.live import find_caiafs, write_control
+from caiafs.cli.parser import Parser
+from caiafs.core.errors import ConfigError
+
+
+def run(argv: list[str], environ: Mapping[str, str]) -> int:
+    """Have the mount merge both; documents of one name that differ are kept side by side.
+
+    Raises:
+        ConfigError: not a caiafs mount, or govc cannot be used now.
+    """
+    parser = Parser(
+        "adopt",
+        usage="caiafs adopt MNT",
+        description="Merge govc and git though they never met; see `caiafs status`.",
+    )
+    parser.add_argument("mountpoint", type=Path, metavar="MNT")
+    mount = find_caiafs(parser.parse(argv).mountpoint)
+    try:
+        write_control(mount, b"adopt\n")
+    except OSError as exc:
+        raise ConfigError(
+            f"adopt: {exc.strerror}; `caiafs status {mount.point}` says why",
+            exit_code=ExitCode.FAILURE,
+        ) from exc
+    print("govc and git are merged; `caiafs sync` waits until both hold everything")
+    return ExitCode.OK
