@@ -61,6 +61,7 @@ def test_fio_reads_back_what_it_wrote(room: Path, options: tuple[str, ...]):
     assert "err= 0" in done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("stressor", STRESSORS)
 def test_stress_ng_finds_nothing_wrong(shared_caia: Mount, room: Path, stressor: str):
