@@ -89,6 +89,32 @@ class Twin:
         self.both(f"map {name}", step)
         self._flushed(self._model_ino(name))
 
+    def map_read(self, name: str, offset: int, length: int) -> None:
+        """Read through a mapping, which sees the page cache and not read(2)'s answers."""
+
+        def step(root: Path) -> bytes:
+            with (root / name).open("rb") as handle:
+                size = os.fstat(handle.fileno()).st_size
+                if not size:
+                    return b""
+                with mmap.mmap(handle.fileno(), size, prot=mmap.PROT_READ) as mapping:
+                    return mapping[offset : offset + length]
+
+        self.both(f"map to read {name}", step)
+
+    def map_pwrite(self, slot: int, offset: int, content: bytes) -> None:
+        """Store through a shared mapping of an open handle, without msync: the kernel writes it when it likes."""
+
+        def step(fd: int) -> None:
+            part = content[: max(0, os.fstat(fd).st_size - offset)]
+            if part:
+                with mmap.mmap(fd, os.fstat(fd).st_size) as mapping:
+                    mapping[offset : offset + len(part)] = part
+
+        self._before(slot)
+        self.on_handle(slot, f"map and write at {offset}", step)
+        self._after(slot)
+
     def truncate(self, name: str, size: int) -> None:
         self.both(f"truncate {name} {size}", lambda root: os.truncate(root / name, size))
         ino = self._model_ino(name)

@@ -56,6 +56,7 @@ file_steps = [
     step("write", names, contents),
     step("append", names, contents),
     step("map_write", names, offsets, contents),
+    step("map_read", names, offsets, st.sampled_from([1, 4096, 200_000])),
     step("truncate", names, offsets),
     step("read", names),
     step("stat", anything),
@@ -67,6 +68,7 @@ file_steps = [
 handle_steps = [
     step("open", slots, names, st.sampled_from(FLAGS)),
     step("pwrite", slots, offsets, contents),
+    step("map_pwrite", slots, offsets, contents),
     step("pread", slots, offsets, st.sampled_from([1, 100, 4096, 200_000])),
     step("ftruncate", slots, offsets),
     step("fsync", slots),
