@@ -142,15 +142,11 @@ def _build(
         if govc is not None
         else None
     )
-    comparison = None
-    if govc is not None and catch_up is not None and config.enable_sync:
-        comparison = Comparison(
-            govc,
-            git,
-            catch_up,
-            interval_s=config.sync_interval_s,
-            take_foreign=follower.take_foreign,
-        )
+    comparison = (
+        _build_comparison(govc, git, catch_up, follower, config)
+        if govc is not None and catch_up is not None and config.enable_sync
+        else None
+    )
     stores = HybridStore(git, govc, catch_up, tally, config)
     if catch_up is not None:
         # As the primary it gets what fallback kept from it, whatever the settings.
@@ -181,6 +177,18 @@ def _build(
         follower,
         foreign,
         publisher_parts,
+    )
+
+
+def _build_comparison(
+    govc: GovcStore, git: GitBackend, catch_up: CatchUp, follower: Follower, config: Config
+) -> Comparison:
+    return Comparison(
+        govc,
+        git,
+        catch_up,
+        interval_s=config.sync_interval_s,
+        take_foreign=follower.take_foreign,
     )
 
 
