@@ -29,7 +29,8 @@ from caiafs.sync.contents import Contents
 from caiafs.sync.merge import Side
 from caiafs.sync.published import Published
 from caiafs.sync.pushes import Pushes
-from caiafs.sync.tree_merge import merge_changes
+from caiafs.sync.tree_merge import merge_changes, with_clashing
+from caiafs.sync.view import TreeView
 
 log = logging.getLogger(__name__)
 
@@ -270,7 +271,9 @@ class ForeignCommits:
         foreign: Sequence[Revision],
     ) -> ForeignNews:
         published = self._published
-        ours = await self._git.diff(cursor.tree, published.tree)
+        reader = self._git.repository.reader
+        diff = await self._git.diff(cursor.tree, published.tree)
+        ours = with_clashing(reader, published.tree, diff, theirs)
         newest = max((revision.time_ns for revision in foreign), default=0)
         sides = self._sides(ours, theirs, overwritten)
         results = [
@@ -289,7 +292,7 @@ class ForeignCommits:
         )
         copies = [conflict.copy_path for result in results for conflict in result.conflicts]
         author = Signature(*_author(foreign), newest)
-        seen = ChangeSet("", author, "", tuple(theirs))
+        seen = ChangeSet("", author, "", _holdable(TreeView(reader, cursor.tree), theirs))
         if onto_ours:
             text = _message(onto_ours, foreign)
             change_set = ChangeSet("", author, text, onto_ours)
@@ -337,6 +340,14 @@ class ForeignCommits:
     def _commit_time_ns(self) -> int:
         commit = self._published.commit
         return 0 if commit is None else self._git.log_of.commit(commit).author.time_ns
+
+
+def _holdable(view: TreeView, theirs: Sequence[Change]) -> tuple[Change, ...]:
+    """Return `theirs` without what lies below a document: a tree cannot say that govc holds both."""
+    for change in theirs:
+        if change.after is None:
+            view.set(change.path, None)
+    return tuple(c for c in theirs if c.after is None or view.document_above(c.path) is None)
 
 
 def _author(foreign: Sequence[Revision]) -> tuple[str, str]:

@@ -4,11 +4,12 @@ Used by `sync.foreign` (govc) and `sync.pushes` (the branch). What to do is deci
 read and what comes out of them is held for the commit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from caiafs.core.types import Change, DocPath, Entry, blob_id
+from caiafs.core.types import Change, DocPath, Entry, ObjectId, blob_id
 from caiafs.sync.contents import Contents
 from caiafs.sync.merge import MergeResult, Side, finish_merge, merge_text, plan_merge
+from caiafs.sync.view import TreeReader, TreeView
 
 
 def merge_changes(
@@ -40,3 +41,26 @@ def merge_changes(
         contents.hold({oid: text})
         merged[item.path] = Entry(item.mode, oid, len(text))
     return finish_merge(plan, merged, ours_time_ns=ours_time_ns, theirs_time_ns=theirs_time_ns)
+
+
+def with_clashing(
+    reader: TreeReader, tree: ObjectId, ours: Sequence[Change], theirs: Iterable[Change]
+) -> list[Change]:
+    """Return `ours` with what `tree` has where theirs puts a directory over a document, or the other way round.
+
+    govc's names are flat: a client that puts `d` there does not know that we have `d/e`, and no diff names it.
+    """
+    view = TreeView(reader, tree)
+    touched = {change.path for change in ours}
+    found: dict[DocPath, Entry] = {}
+    for change in theirs:
+        touched.add(change.path)
+        if change.after is None:
+            continue
+        found.update(view.below(change.path))
+        above = view.document_above(change.path)
+        entry = view.get(above) if above is not None else None
+        if above is not None and entry is not None:
+            found[above] = entry
+    untouched = sorted(item for item in found.items() if item[0] not in touched)
+    return [*ours, *(Change(path, entry, entry) for path, entry in untouched)]

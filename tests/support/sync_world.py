@@ -294,6 +294,19 @@ class SyncWorld(World):
         self.versions.add(self.shown[path].oid)
         return seq
 
+    async def on_changes(self, message):
+        # As in the mount: a name that is a directory there, or below a document, shows something.
+        ordered = sorted(message.changes, key=lambda change: change.after is not None)
+        gone = {bytes(c.path) for c in ordered if c.after is None}
+        shown = self.shown.keys() - gone
+
+        def clashes(path):
+            above = any(path.startswith(other + b"/") for other in shown)
+            return above or any(other.startswith(path + b"/") for other in shown)
+
+        kept = tuple(c for c in ordered if c.after is None or not clashes(bytes(c.path)))
+        await super().on_changes(replace(message, changes=kept))
+
     def set_mode(self, path, mode):
         """Do as chmod: the same content with another mode."""
         before = self.shown[path]

@@ -138,3 +138,20 @@ async def test_head_that_the_log_does_not_show_keeps_no_save_waiting(tmp_path, m
         before = world.server.requests
         await trio.sleep(1)
         assert world.server.requests - before < 300, "a storm of requests"
+
+
+async def test_document_that_others_put_where_we_have_a_directory_goes_beside(tmp_path):
+    server = Server()
+    async with a_sync_world(tmp_path, server=server) as world:
+        await connected(world)
+        world.put("d/e", "ours\n")
+        world.put("f", "ours too\n")
+        await world.stored()
+        await until(lambda: level(world))
+
+        await server.write({b"d": b"theirs\n", b"f/g": b"theirs too\n"})
+
+        await until(lambda: b"f/g" in world.tree() and level(world))
+        assert world.content("d/e") == "ours\n"
+        beside = {path.split(b".")[0] for path in world.tree() if b".conflict-" in path}
+        assert beside == {b"d", b"f"}
