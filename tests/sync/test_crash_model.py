@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from tests.support.sync_hand import Hand, hand_steps
 from tests.support.sync_world import Server, SyncWorld
 
-EXAMPLES = int(os.environ.get("CAIAFS_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("CAIAFS_EXAMPLES", "12"))
 groups = st.lists(st.lists(hand_steps, min_size=1, max_size=6), min_size=1, max_size=4)
 deaths = st.lists(st.integers(1, 30), max_size=4)
 trouble = st.sampled_from(["", "", "down", "up", "wipe", "rewind", "replace", "hang", "branch"])
 
 
-def model(test):
-    made = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))(
+def model(test, *, examples=EXAMPLES):
+    made = settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))(
         test
     )
     return pytest.mark.slow(made)
