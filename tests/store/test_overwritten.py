@@ -22,9 +22,7 @@ async def published(world, path, *texts):
 def saved_elsewhere(path, text, *, saw):
     """Return the message of a mount that replaced `saw` by `text`."""
     old, new = blob_id(saw.encode()), blob_id(text.encode())
-    return (
-        f"Update {path}\n\nCaiafs-Operation: feedf00d-1-1\nCaiafs-Change: {old} {new} {path}\n"
-    )
+    return f"Update {path}\n\nCaiafs-Operation: feedf00d-1-1\nCaiafs-Change: {old} {new} {path}\n"
 
 
 async def test_version_that_was_overwritten_unseen_is_kept_beside(tmp_path, server, peek):
