@@ -215,8 +215,10 @@ class Publisher:
                 await self.publish_group()
             except LinkError:
                 raise
-            except CaiaError as exc:
-                self._note_failure(str(exc))
+            except Exception as exc:  # a bug must not become a crash loop
+                if not isinstance(exc, CaiaError):
+                    log.exception("publishing broke")
+                self._note_failure(str(exc) or repr(exc))
                 await self._pause(backoff_s)
                 backoff_s = min(2 * backoff_s, _BACKOFF_MAX_S)
             else:

@@ -155,3 +155,17 @@ async def test_document_that_others_put_where_we_have_a_directory_goes_beside(tm
         assert world.content("d/e") == "ours\n"
         beside = {path.split(b".")[0] for path in world.tree() if b".conflict-" in path}
         assert beside == {b"d", b"f"}
+
+
+async def test_bug_while_publishing_delays_the_group_and_ends_nothing(tmp_path, caplog):
+    def broken():
+        raise RuntimeError("a bug")
+
+    async with a_sync_world(tmp_path) as world:
+        world.at["before refs/heads/main"] = broken
+        world.put("f", "1")
+
+        assert await world.stored() == ""
+
+        assert set(world.tree()) == {b"f"}
+        assert "publishing broke" in caplog.text
