@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Mounts
+from tests.posix.users import let_through
 from tests.support.mount import PROJECT, Mount
 from tests.support.requirements import require, require_fuse, require_root, require_tool
 
@@ -45,9 +46,7 @@ def caia(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
     for tool in ("prove", "gcc"):
         require_tool(tool)
     base = tmp_path_factory.mktemp("pjdfstest")
-    base.parent.chmod(0o711)  # the suite becomes other users, who have to get through
-    base.parent.parent.chmod(0o711)
-    base.chmod(0o711)
+    let_through(base / "mnt")  # the suite becomes other users
     mounts = Mounts(base)
     try:
         mount = mounts(options=["allow_other", "suid", "dev"])

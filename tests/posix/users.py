@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.support.mount import PROJECT, Mount, caiafs_command, clean_environment, mounted_paths
 from tests.support.requirements import require, require_root, require_tool
 from tests.support.waiting import wait_until
@@ -87,11 +89,14 @@ def a_users_mount(*options: str) -> Iterator[UserMount]:
     require(helper.stat().st_mode & 0o4000, "fusermount3 is not setuid root")
     imports = attempt(
         SOMEBODY,
+        "env",  # says by its exit code what cannot be run
         sys.executable,
         "-c",
         f"import sys; sys.path[0]={str(PROJECT)!r}; import caiafs.app",
     )
-    require(imports.returncode == 0, f"an ordinary user cannot run {sys.executable}")
+    if imports.returncode:
+        # No component is missing: this checkout lies where other users cannot go.
+        pytest.skip(f"an ordinary user cannot run {sys.executable}")
     before = FUSE_DEVICE.stat().st_mode & 0o777
     FUSE_DEVICE.chmod(0o666)  # as every distribution has it; restored below
     base = Path(tempfile.mkdtemp(prefix="caiafs-user-"))
