@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MountFactory
-from tests.posix.users import ANOTHER, SOMEBODY, a_users_mount, attempt, let_through, may
+from tests.posix.users import (
+    ANOTHER,
+    SOMEBODY,
+    a_users_mount,
+    a_users_mount_where_others_are_allowed,
+    attempt,
+    let_through,
+    may,
+)
 from tests.support.mount import Mount
 from tests.support.requirements import require_root
 
@@ -250,3 +258,19 @@ def test_ordinary_user_is_told_what_allow_other_needs():
         a_users_mount("allow_other"),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("option", "root_may", "another_may"),
+    [("allow_root", True, False), ("allow_other", True, True)],
+)
+def test_ordinary_user_lets_in_whom_the_option_names(
+    option: str, root_may: bool, another_may: bool
+):
+    with a_users_mount_where_others_are_allowed(option) as caia:
+        assert caia.attempt(SOMEBODY, "sh", "-c", f"echo text > '{caia.path}/doc'").returncode == 0
+        assert caia.attempt(SOMEBODY, "chmod", "644", f"{caia.path}/doc").returncode == 0
+
+        assert caia.attempt(SOMEBODY, "cat", f"{caia.path}/doc").stdout == "text\n"
+        assert (caia.attempt(0, "cat", f"{caia.path}/doc").returncode == 0) is root_may
+        assert (caia.attempt(ANOTHER, "cat", f"{caia.path}/doc").returncode == 0) is another_may
