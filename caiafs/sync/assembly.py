@@ -6,14 +6,14 @@ Used by `store_process` only.
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import trio
 
 from caiafs.backends.git.backend import GitBackend
 from caiafs.backends.git.log import CommitLog
-from caiafs.backends.git.repository import Repository, open_repository
+from caiafs.backends.git.repository import open_repository
 from caiafs.backends.git.trees import changed_tree_ids
 from caiafs.backends.govc import GovcBackend, GovcSettings
 from caiafs.core.config import Config
@@ -21,52 +21,35 @@ from caiafs.core.errors import CaiaError
 from caiafs.core.types import NO_OBJECT, DocPath, ObjectId, Signature
 from caiafs.link.channel import Channel
 from caiafs.link.messages import Current, Ready, Start
-from caiafs.link.report import StoreReport
 from caiafs.state.ops import Op
 from caiafs.state.reader import StateReader
 from caiafs.store.catchup import CatchUp
-from caiafs.store.comparison import Comparison, ComparisonReport
+from caiafs.store.comparison import Comparison
 from caiafs.store.cursors import CursorStore
 from caiafs.store.govc_store import GovcStore
 from caiafs.store.hybrid import HybridStore
 from caiafs.store.tally import Tally
-from caiafs.sync import reporter as reports
 from caiafs.sync.attributes import AttributeSaver, open_saver
 from caiafs.sync.contents import Contents
+from caiafs.sync.damage import DamageTeller
 from caiafs.sync.follower import Follower
 from caiafs.sync.foreign import ForeignCommits
 from caiafs.sync.groups import GroupLimits
 from caiafs.sync.identity import Identities
 from caiafs.sync.merge import conflict_name, merge_text
+from caiafs.sync.parts import Parts
 from caiafs.sync.published import Published
 from caiafs.sync.publisher import Publisher, PublisherParts, PublisherSettings
 from caiafs.sync.pushes import Pushes
 from caiafs.sync.recovery import find_news, find_settled, find_unfinished, known_tree
 from caiafs.sync.replay import Merging
+from caiafs.sync.reporter import Reporter
 from caiafs.sync.service import Service
+from caiafs.sync.store_report import compose_report
 
 _TRAILER_BYTES = 84_000
 _FIRST_LOOK_S = 3.0
 _OPS_MAX = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the store process is made of."""
-
-    repository: Repository
-    git: GitBackend
-    govc: GovcStore | None
-    catch_up: CatchUp | None
-    comparison: Comparison | None
-    stores: HybridStore
-    tally: Tally
-    contents: Contents
-    published: Published
-    pushes: Pushes
-    follower: Follower
-    foreign: ForeignCommits | None
-    publisher_parts: PublisherParts
 
 
 async def run_parts(channel: Channel, start: Start, config: Config, state: StateReader) -> None:
@@ -162,6 +145,7 @@ def _build(
         merging=_build_merging(git, contents, published),
         send=channel.send,
         take_in=follower.take_in,
+        tell_damage=DamageTeller(contents, channel.send).tell,
     )
     return Parts(
         git.repository,
@@ -288,14 +272,7 @@ async def _find_exact_last(parts: Parts, state: StateReader, writer_id: str) -> 
 async def _run(
     channel: Channel, parts: Parts, publisher: Publisher, saver: AttributeSaver | None
 ) -> None:
-    def compose() -> StoreReport:
-        report = _compose_report(parts, publisher)
-        if saver is None or not saver.reason:
-            return report
-        reason = f"attributes are not saved in git: {saver.reason}"
-        return replace(report, reasons=(*report.reasons, reason))
-
-    reporter = reports.Reporter(compose, channel.send)
+    reporter = Reporter(lambda: compose_report(parts, publisher, saver), channel.send)
     publisher.changed = reporter.changed
     service = Service(
         channel,
@@ -323,41 +300,6 @@ async def _run(
             nursery.start_soon(parts.comparison.run)
         await service.run()
         nursery.cancel_scope.cancel()
-
-
-def _compose_report(parts: Parts, publisher: Publisher) -> StoreReport:
-    done = publisher.statistics()
-    published = parts.published
-    reasons = [done.reason] if done.reason else []
-    if done.coalescing:
-        reasons.append("too many versions wait: several may go into one commit")
-    compared = parts.comparison.statistics() if parts.comparison else ComparisonReport()
-    oldest_s = (time.time_ns() - done.oldest_pending_ns) / 1e9 if done.oldest_pending_ns else 0.0
-    return StoreReport(
-        mode=parts.stores.mode,
-        backends={
-            "govc": parts.stores.govc_report(),
-            "git": parts.stores.git_report(published.commit),
-        },
-        reasons=tuple(reasons),
-        settled_seq=published.settled_seq,
-        last_seq=done.last_seq,
-        pending_ops=done.pending_ops,
-        oldest_pending_s=round(max(0.0, oldest_s), 3),
-        groups=done.groups,
-        documents_published=done.documents,
-        conflicts=done.conflicts
-        + parts.pushes.conflicts
-        + (parts.foreign.conflicts if parts.foreign else 0),
-        comparisons=compared.done,
-        comparison_left=compared.left,
-        repaired=compared.repaired,
-        commit=published.commit,
-        tree=published.tree,
-        branch=parts.repository.branch_ref,
-        uptime_s=round(reports.uptime_s(), 1),
-        rss_bytes=reports.rss_bytes(),
-    )
 
 
 def _publisher_settings(config: Config, writer_id: str) -> PublisherSettings:
