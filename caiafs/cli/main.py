@@ -11,6 +11,7 @@ from caiafs import __version__
 from caiafs.cli import adopt, fetch, mount, status, sync, umount
 from caiafs.cli.exits import ExitCode, exit_code
 from caiafs.core.errors import CaiaError
+from caiafs.core.secrets import forget_secrets
 
 Command = Callable[[list[str], Mapping[str, str]], int]
 
@@ -73,8 +74,10 @@ def dispatch(argv: list[str], environ: Mapping[str, str]) -> int:
 
 def main() -> int:
     """Be the console command."""
+    environ = dict(os.environ)
+    forget_secrets(os.environ)
     try:
-        return int(dispatch(sys.argv[1:], os.environ))
+        return int(dispatch(sys.argv[1:], environ))
     except CaiaError as exc:
         print(f"caiafs: {exc}", file=sys.stderr)
         return exit_code(exc)

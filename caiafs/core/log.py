@@ -4,7 +4,10 @@ Set up once by the command line, before the repository exists: lines wait in mem
 nothing here creates it. Secrets are masked, and a storm of the same warning is kept short.
 """
 
+import io
 import logging
+import os
+import stat
 import sys
 import time
 from collections import deque
@@ -40,10 +43,10 @@ class LateFileHandler(logging.Handler):
             self._file.emit(self._waiting.popleft())
 
     def _open(self) -> bool:
-        if not self._path.parent.is_dir():
+        if not _is_own_directory(self._path.parent):
             return False
         try:
-            self._file = RotatingFileHandler(
+            self._file = _PrivateFileHandler(
                 self._path,
                 maxBytes=MAX_BYTES,
                 backupCount=BACKUPS,
@@ -52,7 +55,6 @@ class LateFileHandler(logging.Handler):
             )
         except OSError:  # an unwritable log must not stop the mount; stderr has the lines
             return False
-        self._path.chmod(0o600)
         self._file.setFormatter(self.formatter)
         self._file.handleError = _drop  # type: ignore[method-assign]  # a full disk: stderr has the line
         return True
@@ -64,6 +66,31 @@ class LateFileHandler(logging.Handler):
         super().close()
 
 
+class _PrivateFileHandler(RotatingFileHandler):
+    """Writes to a plain file that only its owner reads, and to nothing that somebody put in its place."""
+
+    def _open(self) -> io.TextIOWrapper:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        # Not through a link, and without waiting for whoever reads a FIFO.
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(self.baseFilename, flags, 0o600)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            os.close(fd)
+            raise OSError(f"{self.baseFilename} is no file of ours")
+        os.fchmod(fd, 0o600)
+        return open(fd, "a", encoding=self.encoding, errors=self.errors)
+
+
+def _is_own_directory(directory: Path) -> bool:
+    """Whether `directory` is there, is no link, and belongs to us: a foreign repository may bring one along."""
+    try:
+        status = directory.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+
+
 class MaskingFormatter(logging.Formatter):
     """Writes UTC times, and masks secrets in the whole text, tracebacks included, whoever logs them."""
 
@@ -71,6 +98,11 @@ class MaskingFormatter(logging.Formatter):
         super().__init__(_FORMAT, datefmt="%Y-%m-%dT%H:%M:%S")
         self.converter = time.gmtime
         self._secrets = tuple(secret for secret in secrets if secret)
+
+    def mask(self, secret: str) -> None:
+        """Mask one more from now on."""
+        if secret and secret not in self._secrets:
+            self._secrets += (secret,)
 
     def format(self, record: logging.LogRecord) -> str:
         """Return `record` as text without secrets."""
@@ -134,18 +166,26 @@ def setup(path: Path, level: str, *, to_stderr: bool, secrets: Iterable[str] = (
     logging.captureWarnings(capture=True)
 
 
+def mask(secret: str) -> None:
+    """Mask a secret that came after `setup`: a token that was renewed."""
+    for gate in logging.getLogger().handlers:
+        for handler in gate.handlers if isinstance(gate, _Gate) else ():
+            if isinstance(handler.formatter, MaskingFormatter):
+                handler.formatter.mask(secret)
+
+
 class _Gate(logging.Handler):
     """One rate limit before all handlers, so that each line is counted once."""
 
     def __init__(self, handlers: list[logging.Handler]) -> None:
         super().__init__()
-        self._handlers = handlers
+        self.handlers = handlers
 
     def emit(self, record: logging.LogRecord) -> None:
-        for handler in self._handlers:
+        for handler in self.handlers:
             handler.handle(record)
 
     def close(self) -> None:
-        for handler in self._handlers:
+        for handler in self.handlers:
             handler.close()
         super().close()

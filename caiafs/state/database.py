@@ -22,6 +22,7 @@ import trio
 
 from caiafs.core.errors import StateCorrupt, StateError, StateFull
 from caiafs.state import paths
+from caiafs.state.guard import check_private
 from caiafs.state.schema import PRAGMAS, SCHEMA, SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
@@ -211,17 +212,11 @@ def make_private(state_dir: Path) -> None:
     """Make the state directory, or refuse one that is not ours alone."""
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_private(state_dir)
         for directory in (paths.spool(state_dir), paths.cache(state_dir)):
             directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as exc:
         raise StateFull(f"cannot make the state directory {state_dir}: {exc.strerror}") from exc
-    status = state_dir.stat()
-    if status.st_uid != os.geteuid():
-        raise StateCorrupt(
-            f"the state directory {state_dir} belongs to user {status.st_uid}; mount as that user"
-        )
-    if status.st_mode & 0o077:
-        state_dir.chmod(0o700)
 
 
 def _migrate(db: sqlite3.Connection) -> bool:

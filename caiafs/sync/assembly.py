@@ -16,6 +16,7 @@ from caiafs.backends.git.log import CommitLog
 from caiafs.backends.git.repository import open_repository
 from caiafs.backends.git.trees import changed_tree_ids
 from caiafs.backends.govc import GovcBackend, GovcSettings
+from caiafs.core import log as logs
 from caiafs.core.config import Config
 from caiafs.core.errors import CaiaError
 from caiafs.core.types import NO_OBJECT, DocPath, ObjectId, Signature
@@ -229,6 +230,7 @@ def _build_govc(config: Config, git: GitBackend, contents: Contents) -> GovcStor
 
     def make_backend(*, renewed: bool = False) -> GovcBackend:
         token = _read_token(config) if renewed else config.govc_auth_token
+        logs.mask(token)
         return GovcBackend(replace(settings, token=token), contents)
 
     cursors = CursorStore(git, settings.url, settings.repo_name)

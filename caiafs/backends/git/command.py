@@ -50,10 +50,17 @@ def git_argv(git_dir: Path, *arguments: str) -> list[str]:
     ]
 
 
-def git_environment(object_dir: Path | None = None, git_dir: Path | None = None) -> dict[str, str]:
-    """Return the environment for git: no GIT_* of the caller's, messages in English."""
+def git_environment(
+    object_dir: Path | None = None, git_dir: Path | None = None, *, protocols: str = ""
+) -> dict[str, str]:
+    """Return the environment for git: no GIT_* of the caller's, no secret, messages in English.
+
+    `protocols` are those that it may speak, with colons between them. None by default, whatever a repository allows itself: a
+    missing object of a partial clone would be fetched from `ext::sh -c ...` (git before 2.45 does not know GIT_NO_LAZY_FETCH).
+    """
     kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
     kept |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1"}
+    kept["GIT_ALLOW_PROTOCOL"] = protocols
     if object_dir is not None and git_dir is not None:
         kept["GIT_OBJECT_DIRECTORY"] = str(object_dir)
         kept["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = str(git_dir / "objects")

@@ -119,6 +119,8 @@ def open_repository(
     if object_dir is not None:
         object_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     git_dir = _common_dir(Path(found.path))
+    if object_dir is None:
+        _refuse_foreign(git_dir, path)
     branch_ref = _HEADS + branch if branch else _head_branch(found, path)
     _refuse_checked_out(git_dir, branch_ref, path, is_bare=found.is_bare)
     repository = Repository(
@@ -186,6 +188,13 @@ def _common_dir(git_dir: Path) -> Path:
     with contextlib.suppress(OSError):
         return (git_dir / (git_dir / "commondir").read_text().strip()).resolve()
     return git_dir.resolve()
+
+
+def _refuse_foreign(git_dir: Path, path: Path) -> None:
+    """Refuse where `commondir` leads into somebody else's repository; libgit2 looks at the owner of `path` only."""
+    owner = git_dir.stat().st_uid
+    if git_dir != path and owner != os.geteuid() and owner != path.stat().st_uid:
+        raise RepositoryUnusable(f"{path}: its git directory {git_dir} belongs to user {owner}")
 
 
 def _head_branch(found: pygit2.Repository, path: Path) -> str:

@@ -14,7 +14,7 @@ from caiafs.backends.base import Revision
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 _COMMIT_ID = re.compile(r"[0-9A-Za-z_.:-]{1,128}")
-_NAME_CHARS = 16_384
+_SIZE_MAX = 1 << 62
 
 
 class AnswerError(ValueError):
@@ -94,7 +94,10 @@ def parse_mode(value: object) -> int:
 
 
 def parse_listing(payload: object, key: str) -> tuple[Listed, ...]:
-    """Return the files of a listing, without its directories; `key` is where they are."""
+    """Return the files of a listing, without its directories; `key` is where they are.
+
+    One line that makes no sense costs what it says, not the listing: its name alone is kept.
+    """
     return tuple(
         _parse_listed(item)
         for item in _sequence(payload, key)
@@ -104,16 +107,19 @@ def parse_listing(payload: object, key: str) -> tuple[Listed, ...]:
 
 def _parse_listed(item: object) -> Listed:
     fields = _mapping(item)
+    name = _text(fields, "path")
     size = fields.get("size", -1)
-    if type(size) is not int:
-        raise AnswerError("a size is not a number")
-    return Listed(
-        _name(fields, "path"),
-        size,
-        _text(fields, "hash", ""),
-        parse_mode(fields.get("mode")),
-        _text(fields, "kind", ""),
-    )
+    try:
+        mode, oid, kind = (
+            parse_mode(fields.get("mode")),
+            _text(fields, "hash", ""),
+            _text(fields, "kind", ""),
+        )
+    except AnswerError:
+        return Listed(name, -1)
+    if type(size) is not int or not -1 <= size <= _SIZE_MAX:
+        return Listed(name, -1)
+    return Listed(name, size, oid, mode, kind)
 
 
 def parse_log(payload: object) -> tuple[Revision, ...]:
@@ -127,9 +133,9 @@ def parse_revision(payload: object) -> Revision:
     parent = _text(fields, "parent", "")
     return Revision(
         id=parse_commit_id(fields),
-        message=_text(fields, "message", ""),
-        author_name=_text(fields, "author", ""),
-        author_email=_text(fields, "email", ""),
+        message=_to_unicode(_text(fields, "message", "")),
+        author_name=_to_unicode(_text(fields, "author", "")),
+        author_email=_to_unicode(_text(fields, "email", "")),
         time_ns=_parse_time_ns(_text(fields, "timestamp", "")),
         parent=parent or None,
     )
@@ -145,7 +151,7 @@ def parse_commit_id(payload: object) -> str:
 
 def parse_diff(payload: object) -> tuple[str, ...]:
     """Return the names that a diff touches."""
-    return tuple(_name(_mapping(item), "path") for item in _sequence(payload, "files"))
+    return tuple(_text(_mapping(item), "path") for item in _sequence(payload, "files"))
 
 
 def parse_status(payload: object) -> tuple[str, str]:
@@ -204,15 +210,9 @@ def _text(fields: dict[str, object], key: str, default: str | None = None) -> st
     return value
 
 
-def _name(fields: dict[str, object], key: str) -> str:
-    text = _text(fields, key)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise AnswerError("a name has characters that UTF-8 cannot hold") from None
-    if len(text) > _NAME_CHARS:
-        raise AnswerError("a name is absurdly long")
-    return text
+def _to_unicode(text: str) -> str:
+    """Return `text` without the halves of characters that JSON can write and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _parse_time_ns(text: str) -> int:

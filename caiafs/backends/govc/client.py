@@ -5,7 +5,7 @@ reads the environment, or puts the token anywhere but in the two headers it belo
 """
 
 import collections
-import json
+import re
 import ssl
 import time
 import zlib
@@ -16,6 +16,7 @@ import httpx
 import trio
 
 from caiafs.backends.govc import failures
+from caiafs.backends.govc.payload import LISTED_VALUES_MAX, VALUES_MAX, parse_json
 from caiafs.backends.govc.settings import GovcSettings
 from caiafs.backends.govc.wire import Answer, Request
 from caiafs.core.errors import DeadlineExceeded, Misconfigured, StoreError
@@ -23,7 +24,7 @@ from caiafs.core.errors import DeadlineExceeded, Misconfigured, StoreError
 IN_FLIGHT = 4
 MIB = 1 << 20
 ANSWER_MAX_BYTES = 64 * MIB
-LIST_MAX_BYTES = 256 * MIB
+LIST_MAX_BYTES = 128 * MIB
 SLOWEST_BYTES_PER_S = 1 * MIB
 """A body is given this much time beyond the ordinary deadline."""
 KEEPALIVE_S = 15.0
@@ -35,6 +36,7 @@ _HEADERS: Final = {
 _CSRF_HEADER: Final = "X-CSRF-Token"
 _CSRF_TARGET: Final = "/api/v1/auth/csrf-token"
 _CSRF_KEPT_S = 1800.0
+_CSRF_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 
 
 class GovcClient:
@@ -126,7 +128,7 @@ class GovcClient:
         request = Request("GET", _CSRF_TARGET, "csrf")
         status, _, raw = await self._exchange(request, self._authentication())
         token = str(raw.headers.get(_CSRF_HEADER, ""))
-        if status != 200 or not token:
+        if status != 200 or not _CSRF_TOKEN.fullmatch(token):
             raise failures.from_status(status, "", "no CSRF token", operation="csrf")
         self._csrf.pop()  # `_exchange` has just kept it
         return token
@@ -156,8 +158,8 @@ class GovcClient:
                 httpx.CookieConflict,
             ) as exc:
                 raise self._failed(exc, request) from exc
-        token = raw.headers.get(_CSRF_HEADER)
-        if token and request.method == "GET":
+        token = raw.headers.get(_CSRF_HEADER, "")
+        if _CSRF_TOKEN.fullmatch(token) and request.method == "GET":
             self._csrf.append((time.monotonic(), token))
         return raw.status, raw.code, raw
 
@@ -174,7 +176,8 @@ class GovcClient:
         )
         try:
             limit = LIST_MAX_BYTES if request.heavy else ANSWER_MAX_BYTES
-            return _Raw.of(response, await _read_bounded(response, limit, request))
+            body = await _read_bounded(response, limit, request)
+            return _Raw.of(response, body, LISTED_VALUES_MAX if request.heavy else VALUES_MAX)
         finally:
             await response.aclose()
 
@@ -207,13 +210,13 @@ class _Raw:
     says_json: bool
 
     @classmethod
-    def of(cls, response: httpx.Response, body: bytes) -> "_Raw":
+    def of(cls, response: httpx.Response, body: bytearray, values_max: int) -> "_Raw":
         says_json = "json" in response.headers.get("Content-Type", "")
         payload: object = None
         is_json = True
         try:
-            payload = json.loads(body)
-        except (ValueError, RecursionError):
+            payload = parse_json(body, values_max=values_max)
+        except ValueError:
             is_json = False
         code = payload.get("code") if isinstance(payload, dict) else None
         told = code if isinstance(code, str) and response.status_code >= 300 else ""
@@ -245,23 +248,32 @@ def _length(request: Request) -> dict[str, str]:
     return {"Content-Length": str(len(request.body or b""))}
 
 
-async def _read_bounded(response: httpx.Response, limit: int, request: Request) -> bytes:
+async def _read_bounded(response: httpx.Response, limit: int, request: Request) -> bytearray:
     """Return the body, decoded, never holding more than `limit` bytes of it: a gzip bomb ends here."""
     encoding = response.headers.get("Content-Encoding", "identity").lower()
-    fault = ""
-    if encoding not in {"identity", "gzip", "deflate"}:
-        fault = f"answer in an encoding nobody asked for: {failures.shorten(encoding)}"
+    fault = _find_fault(encoding, response.headers.get("Content-Length", ""), limit)
     inflater = None if encoding == "identity" else zlib.decompressobj(wbits=47)
     body = bytearray()
     # Cancelling ends httpx's nested generators; leaving the loop would abandon them.
     with trio.CancelScope() as scope:
+        if fault:
+            scope.cancel()
         async for chunk in response.aiter_raw():
             fault = fault or _take_in(body, chunk, inflater, limit)
             if fault:
                 scope.cancel()
     if fault:
         raise failures.corrupt(fault, operation=request.operation, path=request.path)
-    return bytes(body)
+    return body
+
+
+def _find_fault(encoding: str, length: str, limit: int) -> str:
+    """Return what an answer's headers make impossible, "" for nothing."""
+    if encoding not in {"identity", "gzip", "deflate"}:
+        return f"answer in an encoding nobody asked for: {failures.shorten(encoding)}"
+    if length.isdecimal() and int(length[:20]) > limit:
+        return f"answer of more than {limit} bytes"
+    return ""
 
 
 def _take_in(body: bytearray, chunk: bytes, inflater: "zlib._Decompress | None", limit: int) -> str:

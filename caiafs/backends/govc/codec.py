@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
 from caiafs.backends.govc.paths import PARTS_DIR, escape, is_sound, unescape
+from caiafs.backends.govc.payload import parse_json
 from caiafs.core.types import DocPath, GitMode, ObjectId, blob_id
 
 MAGIC = b'{"caiafs-envelope":'
@@ -182,8 +183,8 @@ def _parse_line(line: bytes) -> dict[str, object]:
     if len(line) > HEADER_MAX_BYTES:
         raise DecodeError("the envelope's first line is too long")
     try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError):
+        fields = parse_json(line)
+    except ValueError:
         raise DecodeError("the envelope's first line is not JSON") from None
     if not isinstance(fields, dict) or fields.get("caiafs-envelope") != VERSION:
         raise DecodeError("the envelope is of a version that is not known here")

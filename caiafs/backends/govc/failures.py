@@ -132,10 +132,10 @@ def parse_retry_after(value: str | None) -> float | None:
     if value.strip().isdecimal():
         return min(float(value), RETRY_AFTER_MAX_S)
     try:
-        moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        wait_s = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):  # a zone or a year that no calendar has
         return None
-    return min(max(moment.timestamp() - time.time(), 0.0), RETRY_AFTER_MAX_S)
+    return min(max(wait_s, 0.0), RETRY_AFTER_MAX_S)
 
 
 def shorten(words: str) -> str:

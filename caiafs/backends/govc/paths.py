@@ -27,6 +27,8 @@ _PERCENT = re.compile(rb"%([0-9A-F]{2})")
 _LONG = re.compile(r"[0-9a-f]{64}")
 _NAME_BYTES = 255
 _PATH_BYTES = 4096
+_SERVER_NAME_CHARS = 16_384
+"""Above the longest name that `encode_path` makes; looking closer at a longer one takes a server's word for seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ def decode_path(name: str, rules: PathRules) -> DocPath | LongName | None:
     None stands for our own parts and marks, and for names that no file system can hold (`..`, NUL, an empty component, over
     255 bytes): a foreign client on v1 can write those.
     """
+    if len(name) > _SERVER_NAME_CHARS:
+        return None
     first, _, rest = name.partition("/")
     if first == LONG_DIR:
         return LongName(rest) if _LONG.fullmatch(rest) else None

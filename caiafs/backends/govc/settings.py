@@ -97,8 +97,11 @@ def _find_token_fault(settings: GovcSettings, parts: SplitResult) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine, so that nobody listens on the way."""
-    if host == "localhost" or host.endswith(".localhost"):
+    """Whether `host` is this machine, so that nobody listens on the way.
+
+    Names below localhost are not: some resolvers ask the network for them.
+    """
+    if host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
