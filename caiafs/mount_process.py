@@ -27,6 +27,7 @@ from caiafs.state.spool import Spool
 from caiafs.store_link import StoreLink
 from caiafs.vfs.attributes import Attributes
 from caiafs.vfs.contents import Contents, Limits
+from caiafs.vfs.damage import Damage
 from caiafs.vfs.files import FilePolicy, Files
 from caiafs.vfs.hashing import Hasher
 from caiafs.vfs.inode import Inode
@@ -65,6 +66,7 @@ class MountProcess:
     kernel: KernelCache
     remote: Remote
     settlement: Settlement
+    damage: Damage
 
     def parts(self) -> Parts:
         """Return what the FUSE handlers speak for."""
@@ -96,7 +98,8 @@ def build(
     contents = Contents(
         journal, spool, objects=repository.reader, loader=link, cache=cache, limits=_limits(config)
     )
-    hasher = Hasher(journal, table, contents, spool)
+    damage = Damage(journal, table, contents, cache)
+    hasher = Hasher(journal, table, contents, spool, set_aside=damage.set_aside_content)
     publication = Publication(
         journal, table, contents, LocalNames(config.local_patterns), hash_later=hasher.add
     )
@@ -130,13 +133,28 @@ def build(
         kernel=kernel,
         remote=Remote(journal, table, namespace, kernel=kernel),
         settlement=Settlement(journal, table, spool),
+        damage=damage,
     )
     _begin(built, restorer)
-    hasher.resume()
-    recover(journal, spool, table, namespace, contents=contents, publication=publication)
+    _take_up(built, spool)
     built.files.on_released = built.remote.released
     link.tie(built)
     return built
+
+
+def _take_up(built: MountProcess, spool: Spool) -> None:
+    """Go on where the last mount ended."""
+    built.damage.load()
+    built.hasher.resume()
+    recover(
+        built.journal,
+        spool,
+        built.table,
+        built.namespace,
+        contents=built.contents,
+        publication=built.publication,
+        damage=built.damage,
+    )
 
 
 def _limits(config: Config) -> Limits:

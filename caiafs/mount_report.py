@@ -108,7 +108,10 @@ class Reporter:
 
     def _reasons(self) -> tuple[str, ...]:
         error = self._mount.journal.last_error
-        return (f"changes wait in memory: {error}",) if error is not None else ()
+        reasons = [f"changes wait in memory: {error}"] if error is not None else []
+        with contextlib.suppress(StateError):  # of a damaged DB the rest is still to be told
+            reasons += self._mount.damage.reasons()
+        return tuple(reasons)
 
 
 def _rss_bytes() -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from caiafs.core.errors import Absent, DeadlineExceeded, NotFound, Unreachable
+from caiafs.core.errors import Absent, DeadlineExceeded, NotFound, StateError, Unreachable
 from caiafs.core.types import NO_OBJECT, Change, DocPath, ObjectId
 from caiafs.link.codec import from_json
 from caiafs.link.messages import (
@@ -19,6 +19,7 @@ from caiafs.link.messages import (
     AdoptRequest,
     Changes,
     Current,
+    Damaged,
     Due,
     FetchDone,
     FetchRequest,
@@ -116,6 +117,15 @@ class StoreLink:
         self.settled_seq = last_seq
         if await self.mount.settlement.settled(last_seq):
             self.mount.disk_cache.note_growth()
+
+    async def on_damaged(self, message: Damaged) -> None:
+        """Set a version aside, and let the publisher go on without it."""
+        try:
+            self.mount.damage.set_aside_op(message.seq, message.reason)
+        except StateError as exc:  # the publisher says it again
+            log.error("op %d is damaged: %s; %s", message.seq, message.reason, exc)  # noqa: TRY400
+        else:
+            self.process.notify(Due(self.mount.journal.last_seq, urgent=True))
 
     async def on_changes(self, message: Changes) -> None:
         """Take in what others wrote, once all messages of it are here."""

@@ -140,6 +140,14 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
+class Damaged:
+    """What op `seq` puts cannot be read: it is to be set aside, and `Due` said again."""
+
+    seq: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """The published tree has content that the mount did not write, or not that way.
 
@@ -254,6 +262,7 @@ Message = (
     | Ready
     | Current
     | Settled
+    | Damaged
     | Changes
     | SyncProgress
     | SyncDone

@@ -27,6 +27,7 @@ from caiafs.link.messages import (
     AdoptRequest,
     Changes,
     Current,
+    Damaged,
     Due,
     Failed,
     FetchDone,
@@ -80,6 +81,10 @@ class LinkEvents(Protocol):
         """Content arrived from outside."""
         ...
 
+    async def on_damaged(self, message: Damaged) -> None:
+        """A version cannot be read."""
+        ...
+
     async def on_report(self, message: Report) -> None:
         """New statistics."""
         ...
@@ -124,6 +129,7 @@ class StoreProcess:
         self._events = events
         self._tell: dict[type, Callable[[Any], Awaitable[None]]] = {
             Settled: events.on_settled,
+            Damaged: events.on_damaged,
             Changes: events.on_changes,
             Report: events.on_report,
             Current: events.on_current,

@@ -16,3 +16,7 @@ class InodeFlag(enum.IntFlag):
     """A directory that somebody made: it stays when its last document goes."""
     LOCAL = 16
     """`oid` is the content's id, and no published path has it."""
+    DAMAGED = 32
+    """The newest version was set aside (`state.damaged`): reading fails until something is saved."""
+    NOTED = 64
+    """Somebody said something of its next commit (table `note`); without it nobody asks the DB."""

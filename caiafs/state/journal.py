@@ -58,10 +58,7 @@ class Journal:
         settled = db.meta("settled_seq") or 0
         self._last_seq = max(_highest(db, "SELECT max(seq) FROM op"), settled)
         self._lazy_rows: dict[InodeNo, RowSource] = {}
-        held = db.rows("SELECT content, count(*) FROM op WHERE content NOT NULL GROUP BY content")
-        newest = db.rows("SELECT ino, max(seq) FROM op GROUP BY ino")
-        self._newest_op: dict[int, int] = dict(newest)
-        self._op_contents = Counter(dict(held))
+        self.count_ops()
         self._next_content = self._reserved_content = db.meta("next_content") or 1
         self._committed_seq = self._last_seq
         # The clock too: the row with the highest number may have been removed.
@@ -72,6 +69,13 @@ class Journal:
         self._last_error: StateError | None = None
         self.on_logged: Callable[[int], None] = lambda _seq: None
         """Told the newest op's position after each commit that holds new ops."""
+
+    def count_ops(self) -> None:
+        """Learn from the DB which inodes and contents have ops: some were taken out."""
+        rows = self.db.rows
+        self._newest_op: dict[int, int] = dict(rows("SELECT ino, max(seq) FROM op GROUP BY ino"))
+        held = rows("SELECT content, count(*) FROM op WHERE content NOT NULL GROUP BY content")
+        self._op_contents = Counter(dict(held))
 
     @property
     def last_seq(self) -> int:

@@ -3,6 +3,7 @@
     state.db, state.db-wal, state.db-shm   the state database (SQLite)
     spool/<name>                           bytes of large contents, append-only
     cache/<xx>/<oid>                       large blobs as plain files; losing them loses nothing
+    damaged/<name>.json, <name>.content    versions that could not be read, set aside (state.damaged)
     lock.mount, lock.store                 held while the two processes live
     log, log.store                         the logs of the two processes, rotated
     last_unmount.json                      what the last mount left behind
@@ -36,6 +37,11 @@ def cache(state_dir: Path) -> Path:
 def cached_blob(state_dir: Path, oid: ObjectId) -> Path:
     """Return where the disk cache keeps blob `oid`."""
     return cache(state_dir) / oid[:2] / oid
+
+
+def damaged(state_dir: Path) -> Path:
+    """Return the directory of versions that were set aside."""
+    return state_dir / "damaged"
 
 
 def mount_lock(state_dir: Path) -> Path:

@@ -160,7 +160,10 @@ def read_spooled(spool_fd: int, base_fd: int | None, extents: Extents, span: ran
             continue
         fd = spool_fd if source.origin == "spool" else base_fd
         assert fd is not None, "the caller opens the base before it reads through it"
-        part = os.pread(fd, length, source.offset)
+        try:
+            part = os.pread(fd, length, source.offset)
+        except OSError as exc:
+            raise StateCorrupt(f"a {source.origin} file cannot be read: {exc.strerror}") from exc
         if len(part) != length:
             raise StateCorrupt(f"a {source.origin} file ends at {source.offset + len(part)} bytes")
         parts.append(part)

@@ -5,15 +5,20 @@ name is never used twice, and relative, so that the directory can move.
 """
 
 import contextlib
+import errno
 import os
 import secrets
 from pathlib import Path
 
 import trio
 
-from caiafs.core.errors import StateCorrupt, StateFull
+from caiafs.core.errors import StateCorrupt, StateError, StateFull
 from caiafs.core.types import ObjectId
 from caiafs.state import paths
+from caiafs.state.guard import spool_file
+
+DAMAGE = {errno.ENOENT, errno.EIO, errno.EUCLEAN, errno.ENODATA}
+"""What a file that is gone or on a bad disk answers; anything else (too many open files) may pass."""
 
 
 class SpoolFile:
@@ -72,18 +77,25 @@ class Spool:
         Raises:
             StateCorrupt: it is gone.
         """
+        file = spool_file(self._state_dir, name)
         try:
-            return SpoolFile(name, os.open(self._directory / name, os.O_RDWR | os.O_CLOEXEC))
+            return SpoolFile(name, os.open(file, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC))
         except OSError as exc:
-            raise StateCorrupt(f"spool file {name} cannot be opened: {exc.strerror}") from exc
+            message = f"spool file {name} cannot be opened: {exc.strerror}"
+            kind = StateCorrupt if exc.errno in DAMAGE else StateError
+            raise kind(message) from exc
 
-    def open_cached(self, oid: ObjectId) -> SpoolFile | None:
-        """Open blob `oid` in the disk cache, None where it is not there."""
+    def open_cached(self, oid: ObjectId, size: int) -> SpoolFile | None:
+        """Open blob `oid` in the disk cache, None where it is not there; one of another length is removed."""
         file = paths.cached_blob(self._state_dir, oid)
         try:
-            return SpoolFile(oid, os.open(file, os.O_RDONLY | os.O_CLOEXEC))
+            opened = SpoolFile(oid, os.open(file, os.O_RDONLY | os.O_CLOEXEC))
+            if os.fstat(opened.fd).st_size == size:
+                return opened
+            file.unlink()
         except OSError:
-            return None
+            pass
+        return None
 
     def adopt(self, name: str, oid: ObjectId) -> None:
         """Move a spool file that is just blob `oid` into the disk cache."""

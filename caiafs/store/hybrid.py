@@ -61,15 +61,9 @@ class HybridStore:
         return self._govc is not None and self._config.primary_backend is BackendName.GOVC
 
     async def build(self, change_set: ChangeSet, parent: ObjectId | None) -> BuiltCommit:
-        """Make the commit, objects on disk; documents that git cannot hold are left out and noted."""
+        """Make the commit, objects on disk; documents that git cannot hold are left out."""
         async with self._git_meter.measure("build"):
-            built = await self._git.build(change_set, parent)
-        for change in change_set.changes:
-            self._git_refused.pop(change.path, None)
-        self._git_refused.update(built.refused)
-        for path, reason in built.refused:
-            log.error("git cannot hold %s: %s", to_text(path), reason)
-        return built
+            return await self._git.build(change_set, parent)
 
     async def publish(
         self,
@@ -80,6 +74,7 @@ class HybridStore:
         resent: bool,
     ) -> None:
         """Store a group where routing says, and move the branch; see `sync.publisher.Stores`."""
+        self._note_refused(change_set, built)
         govc = self._govc if self.govc_is_primary else None
         if govc is not None and not resent:
             await self._try_govc(govc, change_set, built, expected)
@@ -89,6 +84,14 @@ class HybridStore:
             await self._git.advance(built, expected)
         if govc is not None:
             govc.ahead = False
+
+    def _note_refused(self, change_set: ChangeSet, built: BuiltCommit) -> None:
+        for change in change_set.changes:
+            self._git_refused.pop(change.path, None)
+        for path, reason in built.refused:
+            if self._git_refused.get(path) != reason:
+                log.error("git cannot hold %s: %s", to_text(path), reason)
+            self._git_refused[path] = reason
 
     def hold_on(self) -> None:
         """Note that govc has a group that the branch has not yet; see `sync.publisher.Stores`."""

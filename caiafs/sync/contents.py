@@ -12,11 +12,12 @@ from typing import Protocol
 
 import trio
 
-from caiafs.core.errors import Corrupt, NotFound, StateCorrupt
+from caiafs.core.errors import Corrupt, NotFound, StateCorrupt, Unreachable
 from caiafs.core.types import ContentSource, ObjectId, blob_id
 from caiafs.state import paths
 from caiafs.state.ops import Op
 from caiafs.state.reader import StateReader, StoredContent, read_spooled
+from caiafs.state.spool import DAMAGE
 
 MERGE_MAX_BYTES = 1 << 20
 PARTIAL = ".partial"
@@ -57,6 +58,7 @@ class Contents:
         self._rows: dict[ObjectId, int] = {}
         self._limiter = trio.CapacityLimiter(2)
         self._files = 0
+        self._doubted: set[ObjectId] = set()
 
     def hold(self, contents: Mapping[ObjectId, bytes]) -> None:
         """Keep merged or fetched contents until `release`."""
@@ -86,6 +88,8 @@ class Contents:
         if stored is None:
             return await self._git.read(oid)
         if stored.data is not None:
+            if blob_id(stored.data) != oid:
+                return await self._read_elsewhere(oid)
             return stored.data
         pieces = []
         for start in range(0, stored.size_bytes, _PIECE_BYTES):
@@ -93,8 +97,25 @@ class Contents:
             pieces.append(await self._read_spool(stored, start, stop))
         content = b"".join(pieces)
         if blob_id(content) != oid:
-            raise Corrupt(f"the spooled content of {oid} is not what its id says")
+            return await self._read_elsewhere(oid)
         return content
+
+    async def _read_elsewhere(self, oid: ObjectId) -> bytes:
+        """Return a content that the state directory has other bytes of, if git has it too."""
+        try:
+            return await self._git.read(oid)
+        except NotFound as exc:
+            raise Corrupt(f"the saved bytes are not those of {oid}") from exc
+
+    def doubt_base(self, oid: ObjectId) -> bool:
+        """Drop the cached blob that a damaged content lies over, once; return whether it may be to blame."""
+        stored = self._stored(oid)
+        base = stored.extents.base if stored is not None and stored.extents is not None else None
+        if base is None or oid in self._doubted:
+            return False
+        self._doubted.add(oid)
+        paths.cached_blob(self._state_dir, base).unlink(missing_ok=True)
+        return True
 
     async def read_range(self, oid: ObjectId, start: int, stop: int) -> bytes:
         """Return bytes [start, stop) of a content."""
@@ -129,11 +150,12 @@ class Contents:
                 return self._read_small_blob(oid)
             if stored.size_bytes > MERGE_MAX_BYTES:
                 return None
-            if stored.data is not None:
-                return stored.data
-            return _read_span(stored, None, range(stored.size_bytes))
-        except (NotFound, Corrupt, StateCorrupt):
+            content = stored.data
+            if content is None:
+                content = _read_span(stored, None, range(stored.size_bytes))
+        except (NotFound, Corrupt, StateCorrupt, Unreachable):
             return None
+        return content if blob_id(content) == oid else None
 
     def _read_small_blob(self, oid: ObjectId) -> bytes | None:
         reader = self._git_reader
@@ -199,8 +221,12 @@ def _read_span(stored: StoredContent, base: Path | None, span: range) -> bytes:
         if base is not None:
             base_fd = os.open(base, os.O_RDONLY | os.O_CLOEXEC)
         return read_spooled(spool_fd, base_fd if base else None, stored.extents, span)
-    except FileNotFoundError as exc:
-        raise StateCorrupt(f"a spool file is gone: {exc.filename}") from exc
+    except StateCorrupt as exc:
+        raise Corrupt(str(exc)) from exc
+    except OSError as exc:
+        if exc.errno in DAMAGE:
+            raise Corrupt(f"a spool file is gone or damaged: {exc.strerror}") from exc
+        raise Unreachable(f"a spool file cannot be read now: {exc.strerror}") from exc
     finally:
         for fd in (spool_fd, base_fd):
             if fd >= 0:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import trio
 
-from caiafs.backends.git.backend import BuiltCommit
+from caiafs.backends.git.backend import BuiltCommit, DamagedContent
 from caiafs.core.config import CommitPolicy
 from caiafs.core.errors import CaiaError, Misconfigured, RevisionConflict, Unreachable
 from caiafs.core.types import NO_OBJECT, Change, ChangeSet, DocPath, ObjectId
@@ -25,6 +25,7 @@ from caiafs.store.trailers import Operation
 from caiafs.sync import message as messages
 from caiafs.sync.groups import LOOK_AHEAD, GroupLimits, plan_group
 from caiafs.sync.identity import Identities
+from caiafs.sync.news import split_changes
 from caiafs.sync.published import Published
 from caiafs.sync.replay import Merging, Replay, replay
 from caiafs.sync.view import TreeReader
@@ -35,7 +36,6 @@ SETTLE_MAX_S = 1.0
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MAX_S = 5.0
 _MEETINGS_MAX = 8
-CHANGES_PER_MESSAGE = 10_000
 
 
 class Stores(Protocol):
@@ -143,6 +143,7 @@ class PublisherParts:
         reader: published trees.
         send: tells the mount.
         take_in: takes in what others did to the branch or to govc; called with `published.lock` held.
+        tell_damage: has the mount set aside what cannot be read, and raises Corrupt; see `sync.damage`.
     """
 
     ops: OpSource
@@ -154,6 +155,7 @@ class PublisherParts:
     merging: Merging
     send: Callable[[Message], Awaitable[None]]
     take_in: Callable[[], Awaitable[None]]
+    tell_damage: Callable[[Sequence[Op], Sequence[DamagedContent]], Awaitable[None]]
 
 
 class Publisher:
@@ -333,6 +335,7 @@ class Publisher:
             change_set = self._change_set(group, plan.changes)
             expected = self._published.commit
             built = await self._parts.stores.build(change_set, expected)
+            await self._parts.tell_damage(group, built.damaged)
             if built.tree == self._published.tree:
                 self._parts.stores.let_go()
                 await self._settle(group, plan)
@@ -387,12 +390,6 @@ class Publisher:
                 )
             )
         await self._parts.send(Settled(last_seq, commit, published.tree))
-
-
-def split_changes(changes: Sequence[Change]) -> list[tuple[Change, ...]]:
-    """Return `changes` in pieces that fit a frame of the link."""
-    starts = range(0, len(changes), CHANGES_PER_MESSAGE)
-    return [tuple(changes[start : start + CHANGES_PER_MESSAGE]) for start in starts]
 
 
 def _written(group: Sequence[Op]) -> list[DocPath]:

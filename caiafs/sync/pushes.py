@@ -12,8 +12,8 @@ from caiafs.backends.git.trees import changed_tree_ids
 from caiafs.core.types import EMPTY_TREE, NO_OBJECT, Change, ChangeSet, DocPath, ObjectId
 from caiafs.link.messages import Changes, Message, to_text
 from caiafs.sync.contents import Contents
+from caiafs.sync.news import split_changes
 from caiafs.sync.published import Published
-from caiafs.sync.publisher import split_changes
 from caiafs.sync.tree_merge import merge_changes
 
 log = logging.getLogger(__name__)

@@ -138,7 +138,10 @@ class SpoolBody:
 
 
 def _read_all(file: SpoolFile, offset: int, length: int) -> bytes:
-    content = os.pread(file.fd, length, offset)
+    try:
+        content = os.pread(file.fd, length, offset)
+    except OSError as exc:
+        raise StateCorrupt(f"spool file {file.name} cannot be read: {exc.strerror}") from exc
     if len(content) != length:
         # The kernel would show zeros.
         raise StateCorrupt(f"spool file {file.name} ends at {offset + len(content)} bytes")
@@ -156,7 +159,7 @@ class CachedBody:
 
     def read(self, offset: int, length: int) -> bytes:
         """Return up to `length` bytes at `offset`."""
-        return os.pread(self.file.fd, length, offset)
+        return _read_all(self.file, offset, max(0, min(length, self.size - offset)))
 
     def close(self) -> None:
         """Close the file."""

@@ -19,7 +19,7 @@ from caiafs.state.extents import Extents
 from caiafs.state.journal import Journal, raw_id
 from caiafs.state.spool import Spool, SpoolFile
 from caiafs.vfs.body import BaseMissing, Body, CachedBody, SmallBody, SpoolBody
-from caiafs.vfs.inode import UNLOGGED, Inode
+from caiafs.vfs.inode import DAMAGED, UNLOGGED, Inode
 from caiafs.vfs.table import ObjectSource
 
 _PUT_CONTENT = "INSERT OR REPLACE INTO content VALUES (?,?,?,?,?)"
@@ -72,6 +72,8 @@ class Contents:
     def body(self, inode: Inode) -> Body | None:
         """Return the inode's body if it can be had without waiting."""
         if inode.body is None:
+            if inode.flags & DAMAGED:
+                raise StateCorrupt(f"the newest version of inode {inode.ino} is damaged")
             if inode.content is not None:
                 inode.body = self._from_row(inode)
             if inode.body is None:
@@ -122,13 +124,20 @@ class Contents:
         if oid == EMPTY_BLOB:
             return SmallBody(b"")
         if size > self._limits.small_object:
-            file = self._spool.open_cached(oid)
+            file = self._spool.open_cached(oid, size)
             return CachedBody(file, size) if file is not None else None
         content = self._cache.get(oid)
         if content is None:
-            content = self._objects.read_blob(oid)
+            content = self._read_blob(oid)
             self._cache.put(oid, content)
         return SmallBody(content)
+
+    def _read_blob(self, oid: ObjectId) -> bytes:
+        try:
+            return self._objects.read_blob(oid)
+        except NotFound as exc:
+            # Not the caller's ENOENT: the document is there.
+            raise Absent(f"blob {oid} is missing in git", backend="git", operation="read") from exc
 
     def _from_row(self, inode: Inode) -> SmallBody | SpoolBody | None:
         """Return a content as its row has it; None where it is settled, and git has it."""
@@ -237,7 +246,7 @@ class Contents:
             where = (body.spool.name, body.extents.to_bytes())
             self._journal.run_sql(_PUT_CONTENT, inode.content, body.size, *where, None)
         inode.dirty = False
-        inode.flags |= UNLOGGED
+        inode.flags = inode.flags & ~DAMAGED | UNLOGGED
         self._journal.touch(inode)
 
     def small_content(self, inode: Inode) -> bytes | None:

@@ -7,10 +7,11 @@ hashed in the order in which they were logged; the publisher does not pass one t
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 
 import trio
 
-from caiafs.core.errors import CaiaError, NotFound, StateCorrupt
+from caiafs.core.errors import Absent, CaiaError, NotFound, StateCorrupt
 from caiafs.core.types import InodeNo, ObjectId
 from caiafs.state.extents import Extents
 from caiafs.state.journal import Journal, raw_id
@@ -29,9 +30,17 @@ class Hasher:
     """Gives logged versions their blob ids."""
 
     def __init__(
-        self, journal: Journal, table: InodeTable, contents: Contents, spool: Spool
+        self,
+        journal: Journal,
+        table: InodeTable,
+        contents: Contents,
+        spool: Spool,
+        *,
+        set_aside: Callable[[int, str], None],
     ) -> None:
+        """`set_aside` is told the row of a content that can't be read, and why (`vfs.damage`)."""
         self._journal = journal
+        self._set_aside = set_aside
         self._table = table
         self._contents = contents
         self._spool = spool
@@ -90,18 +99,34 @@ class Hasher:
                 continue
             ino, content_id = self._waiting[0]
             try:
-                oid = await self._hash(content_id, limiter)
+                await self._take(ino, content_id, limiter)
             except CaiaError as exc:
                 log.warning("inode %d cannot be published yet: %s", ino, exc)
                 await trio.sleep(_RETRY_S)  # a store that comes back tells nobody here
                 continue
             self._waiting.pop(0)
+
+    async def _take(self, ino: InodeNo, content_id: int, limiter: trio.CapacityLimiter) -> None:
+        """Hash one content; one that can't be read is set aside, and the next has its turn."""
+        try:
+            oid = await self._hash(content_id, limiter)
+        except (StateCorrupt, NotFound) as exc:
+            if self._journal.db.damage:
+                raise  # of the DB: nothing can be said of this content
+            self._set_aside(content_id, str(exc))
+            self._journal.on_logged(self._journal.last_seq)
+            return
+        if oid is not None:
             self._note(ino, content_id, oid)
 
-    async def _hash(self, content_id: int, limiter: trio.CapacityLimiter) -> ObjectId:
+    async def _hash(self, content_id: int, limiter: trio.CapacityLimiter) -> ObjectId | None:
+        """Return a content's id, None where its row is gone."""
         self._journal.commit()
         sql = "SELECT spool, extents FROM content WHERE id=?"
-        ((name, packed),) = self._journal.db.rows(sql, content_id)
+        rows = self._journal.db.rows(sql, content_id)
+        if not rows:
+            return None
+        name, packed = rows[0]
         extents = Extents.from_bytes(packed)
         base = await self._contents.base_file(extents.base) if extents.base else None
         file = self._spool.open(name)  # closed with its last reference, which the thread may have
@@ -151,7 +176,12 @@ def _hash(file: SpoolFile, base: SpoolFile | bytes | None, extents: Extents) -> 
             else:
                 from_file = file if source.origin == "spool" else base
                 assert isinstance(from_file, SpoolFile)
-                digest.update(_read_all(from_file, offset, length))
+                try:
+                    digest.update(_read_all(from_file, offset, length))
+                except StateCorrupt as exc:
+                    if from_file is file:
+                        raise
+                    raise Absent(f"a cached blob is damaged: {exc}") from exc
     return ObjectId(digest.hexdigest())
 
 

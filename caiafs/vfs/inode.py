@@ -16,6 +16,8 @@ UNLOGGED = int(InodeFlag.UNLOGGED)
 HAS_XATTRS = int(InodeFlag.HAS_XATTRS)
 EXPLICIT = int(InodeFlag.EXPLICIT)
 LOCAL = int(InodeFlag.LOCAL)
+DAMAGED = int(InodeFlag.DAMAGED)
+NOTED = int(InodeFlag.NOTED)
 
 
 _NAMELESS = (None, None)

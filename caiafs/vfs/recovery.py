@@ -7,12 +7,13 @@ tidying up.
 
 import logging
 
-from caiafs.core.errors import CaiaError
+from caiafs.core.errors import CaiaError, StateCorrupt
 from caiafs.core.types import ObjectId
 from caiafs.state.journal import Journal
 from caiafs.state.spool import Spool
 from caiafs.vfs.contents import Contents
-from caiafs.vfs.inode import UNLOGGED, Inode
+from caiafs.vfs.damage import Damage
+from caiafs.vfs.inode import DAMAGED, UNLOGGED, Inode
 from caiafs.vfs.namespace import Namespace
 from caiafs.vfs.publication import Publication
 from caiafs.vfs.table import InodeTable
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _NEVER_FLUSHED = (
     "SELECT ino FROM inode WHERE oid IS NULL AND content IS NULL AND mode & 0xf000 = 0x8000"
+    " AND NOT flags & ?"  # a damaged one has nothing either
 )
 
 
@@ -32,10 +34,11 @@ def recover(
     *,
     contents: Contents,
     publication: Publication,
+    damage: Damage,
 ) -> int:
     """Finish what the last mount began; return how many versions it had not logged.
 
-    Contents whose row or spool file is damaged are named in the log and stay as they are.
+    Contents whose row or spool file is damaged are set aside.
     """
     for (ino,) in journal.db.rows("SELECT ino FROM inode WHERE nlink=0"):
         namespace.end(table.get(ino))
@@ -44,13 +47,16 @@ def recover(
         inode = table.get(ino)
         inode.replaced = ObjectId(oid.hex()) if oid is not None else None
         inode.replaced_row = content
-    for (ino,) in journal.db.rows(_NEVER_FLUSHED):
+    for (ino,) in journal.db.rows(_NEVER_FLUSHED, DAMAGED):
         _end_unflushed(table.get(ino), journal, table, namespace, contents)
     found = 0
     for (ino,) in journal.db.rows("SELECT ino FROM inode WHERE flags & ?", UNLOGGED):
         inode = table.get(ino)
         try:
             publication.due(inode)
+        except StateCorrupt as exc:
+            damage.set_aside_unlogged(inode, str(exc))
+            continue
         except CaiaError as exc:
             log.error("inode %d cannot be published: %s", ino, exc)  # noqa: TRY400  # no bug
         found += not inode.flags & UNLOGGED

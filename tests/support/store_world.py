@@ -182,6 +182,17 @@ class World:
         )
         self.db.execute("DELETE FROM op WHERE seq<=?", (seq,))
 
+    async def on_damaged(self, message):
+        """Take the op out of the log; its path shows what it replaced."""
+        sql = "SELECT path, replaced FROM op WHERE seq=?"
+        for path, replaced in self.db.execute(sql, (message.seq,)).fetchall():
+            self.db.execute("DELETE FROM op WHERE seq=?", (message.seq,))
+            entry = self.shown.pop(path)
+            if replaced is not None:
+                self.shown[path] = Entry(entry.mode, ObjectId(replaced.hex()))
+        self._grow(message)
+        self.process.notify(Due(self.last_seq))
+
     async def on_changes(self, message):
         if self.deaf:
             return

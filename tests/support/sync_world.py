@@ -214,6 +214,8 @@ class InProcess:
             self.ready.set()
         elif isinstance(message, messages.Settled):
             await self.world.on_settled(message)
+        elif isinstance(message, messages.Damaged):
+            await self.world.on_damaged(message)
         elif isinstance(message, messages.Changes):
             await self.world.on_changes(message)
         elif isinstance(message, messages.Stopped):

@@ -37,6 +37,9 @@ class Recorder:
     async def on_settled(self, message):
         self._add(message)
 
+    async def on_damaged(self, message):
+        self._add(message)
+
     async def on_changes(self, message):
         self._add(message)
 

@@ -28,8 +28,18 @@ def test_spool_file_that_is_adopted_is_the_blob_of_the_disk_cache(spool):
     spool.adopt(file.name, oid)
 
     assert spool.names() == set()
-    cached = spool.open_cached(oid)
+    cached = spool.open_cached(oid, 7)
     assert os.pread(cached.fd, 100, 0) == b"content"
+
+
+def test_cached_blob_of_another_length_is_removed_and_not_read(spool):
+    file = spool.create()
+    file.write(b"cont", 0)
+    oid = blob_id(b"content")
+    spool.adopt(file.name, oid)
+
+    assert spool.open_cached(oid, 7) is None
+    assert spool.open_cached(oid, 4) is None
 
 
 def test_spool_file_that_is_gone_is_damage(spool):

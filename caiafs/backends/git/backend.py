@@ -56,12 +56,23 @@ class BuiltCommit:
         commit, tree: what was built.
         parent: its first parent, None for a root commit.
         refused: documents left out, with the reason; the commit holds all others.
+        damaged: those among them whose content cannot be had, or is not what its id says.
     """
 
     commit: ObjectId
     tree: ObjectId
     parent: ObjectId | None
     refused: tuple[tuple[DocPath, str], ...] = ()
+    damaged: tuple["DamagedContent", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedContent:
+    """A content that the source does not have, or has other bytes of."""
+
+    path: DocPath
+    oid: ObjectId
+    reason: str
 
 
 @dataclass(slots=True)
@@ -187,14 +198,15 @@ class GitBackend(Backend):
             await self.maintain()
         async with self._lock:
             base = self.repository.tree_of(parent)
-            refused, fresh = await self._store_contents(change_set.changes)
+            damaged, fresh = await self._store_contents(change_set.changes)
+            refused = [(lost.path, lost.reason) for lost in damaged]
             gone = dict(refused)
             kept = [change for change in change_set.changes if change.path not in gone]
             tree, objects = await self._edit(base, kept, refused, fresh)
             raw = format_commit(tree, parents, change_set.author, change_set.message)
             commit = new_object(b"commit", raw)
             await self._writer.write([*fresh.values(), *objects, commit])
-        return BuiltCommit(commit.oid, tree, parent, tuple(refused))
+        return BuiltCommit(commit.oid, tree, parent, tuple(refused), tuple(damaged))
 
     async def advance(self, built: BuiltCommit, expected: ObjectId | None) -> None:
         """Move the branch from `expected` to the built commit, on disk when this returns.
@@ -254,13 +266,13 @@ class GitBackend(Backend):
 
     async def _store_contents(
         self, changes: Sequence[Change]
-    ) -> tuple[list[tuple[DocPath, str]], dict[ObjectId, NewObject]]:
+    ) -> tuple[list[DamagedContent], dict[ObjectId, NewObject]]:
         """Make the contents durable that are not here yet, but for the last small ones.
 
         Returns:
             Documents whose content cannot be had, and the blobs that the caller writes with its trees.
         """
-        refused: list[tuple[DocPath, str]] = []
+        damaged: list[DamagedContent] = []
         fresh: dict[ObjectId, NewObject] = {}
         waiting_bytes = 0
         for change in changes:
@@ -272,7 +284,7 @@ class GitBackend(Backend):
             try:
                 item = await self._take(oid)
             except (NotFound, Corrupt) as exc:
-                refused.append((change.path, str(exc)))
+                damaged.append(DamagedContent(change.path, oid, str(exc)))
                 continue
             if item is None:
                 continue
@@ -282,7 +294,7 @@ class GitBackend(Backend):
                 await self._writer.write(list(fresh.values()))
                 fresh.clear()
                 waiting_bytes = 0
-        return refused, fresh
+        return damaged, fresh
 
     async def _take(self, oid: ObjectId) -> NewObject | None:
         """Return a blob from the source; None when it was large and is written already."""
