@@ -54,6 +54,29 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """All `Changes` up to `number` are taken in; ops after `last_seq` were logged later than that."""
+
+    number: int
+    last_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictCopiesRequest:
+    """Look for conflict copies in the whole published tree; answer with `ConflictCopiesDone`."""
+
+    request_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class OriginsRequest:
+    """Say where these conflict copies come from; answer with `OriginsDone`."""
+
+    request_id: int
+    copies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SyncRequest:
     """Publish everything up to `last_seq` to every configured store, then say `SyncDone`."""
 
@@ -161,6 +184,7 @@ class Changes:
         commit_time_ns: time that new content shows as its mtime.
         conflicts: paths among `changes` that are conflict copies.
         is_last: nothing more belongs to this commit; large ones come in several messages.
+        number: what `Seen` names once it is taken in.
     """
 
     commit: ObjectId
@@ -170,6 +194,7 @@ class Changes:
     commit_time_ns: int = 0
     conflicts: tuple[str, ...] = ()
     is_last: bool = True
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +251,54 @@ class AdoptDone:
 
 
 @dataclass(frozen=True, slots=True)
+class ConflictCopiesDone:
+    """Answer to `ConflictCopiesRequest`: their paths; `error` is empty on success."""
+
+    request_id: int
+    copies: tuple[str, ...]
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One side of a conflict: its blob, and the commit that brought it, as far as the history tells."""
+
+    oid: ObjectId
+    commit: ObjectId | None = None
+    author: str = ""
+    time_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a conflict copy comes from, as the commit says that made it.
+
+    Attributes:
+        copy: its path.
+        commit: that commit.
+        base: what both versions started from, None where there was nothing.
+        ours: what had the name then, None where a directory had.
+        theirs: what is in the copy.
+    """
+
+    copy: str
+    commit: ObjectId
+    time_ns: int
+    base: ObjectId | None
+    ours: Version | None
+    theirs: Version
+
+
+@dataclass(frozen=True, slots=True)
+class OriginsDone:
+    """Answer to `OriginsRequest`, without those that the history does not explain."""
+
+    request_id: int
+    origins: tuple[Origin, ...]
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Statistics and health of the store process, JSON of `status.store_report.StoreReport`.
 
@@ -249,9 +322,23 @@ class Stopped:
     left: dict[str, int]
 
 
+Request = (
+    SyncRequest
+    | StoredRequest
+    | FetchRequest
+    | LoadRequest
+    | AdoptRequest
+    | ConflictCopiesRequest
+    | OriginsRequest
+)
+Reply = SyncDone | StoredDone | FetchDone | LoadDone | AdoptDone | ConflictCopiesDone | OriginsDone
+
 Message = (
     Start
     | Due
+    | Seen
+    | ConflictCopiesRequest
+    | OriginsRequest
     | SyncRequest
     | StoredRequest
     | FetchRequest
@@ -270,6 +357,8 @@ Message = (
     | FetchDone
     | LoadDone
     | AdoptDone
+    | ConflictCopiesDone
+    | OriginsDone
     | Report
     | Failed
     | Stopped

@@ -23,36 +23,29 @@ import trio
 from caiafs.core.errors import DeadlineExceeded, Unreachable
 from caiafs.link.channel import Channel, LinkError
 from caiafs.link.messages import (
-    AdoptDone,
     AdoptRequest,
     Changes,
     Current,
     Damaged,
     Due,
     Failed,
-    FetchDone,
-    FetchRequest,
-    LoadDone,
-    LoadRequest,
     Message,
     Ready,
+    Reply,
     Report,
+    Request,
     ResetMetrics,
+    Seen,
     Settled,
     Start,
     Stop,
     Stopped,
-    StoredDone,
     StoredRequest,
-    SyncDone,
     SyncProgress,
     SyncRequest,
 )
 
 log = logging.getLogger(__name__)
-
-Request = SyncRequest | StoredRequest | FetchRequest | LoadRequest | AdoptRequest
-Reply = SyncDone | StoredDone | FetchDone | LoadDone | AdoptDone
 
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 5.0
@@ -141,6 +134,7 @@ class StoreProcess:
         self._pending: dict[int, _Pending] = {}
         self._last_request_id = 0
         self._due: Due | None = None
+        self._seen: Seen | None = None
         self._reset = False
         self._wake = trio.Event()
         self._urgent = trio.Event()
@@ -197,7 +191,7 @@ class StoreProcess:
                 nursery.cancel_scope.cancel()
         finally:
             self._is_ready = False
-            self._channel = None
+            self._channel = self._seen = None
             with trio.CancelScope(shield=True):
                 await channel.aclose()
                 await _reap(process)
@@ -265,6 +259,9 @@ class StoreProcess:
             while True:
                 await self._wake.wait()
                 self._wake = trio.Event()
+                if self._seen is not None and self._is_ready:
+                    seen, self._seen = self._seen, None
+                    await channel.send(seen)
                 if self._reset and self._is_ready:
                     self._reset = False
                     await channel.send(ResetMetrics())
@@ -287,6 +284,11 @@ class StoreProcess:
         if urgent:
             self._urgent.set()
             self._urgent = trio.Event()
+
+    def seen(self, message: Seen) -> None:
+        """Tell what was taken in, without waiting; only the process that told it wants to know."""
+        self._seen = message
+        self._wake.set()
 
     def reset_metrics(self) -> None:
         """Have the store process forget its metrics, without waiting; a new one has none."""

@@ -6,6 +6,7 @@ Used by `sync` and by the hybrid store. Pure. Everything is printable ASCII, bec
     Caiafs-Host, Caiafs-User, Caiafs-Program               who and with what
     Caiafs-Change: <old blob|-> <new blob|-> <path>        for other mounts; only in what goes to govc
     Caiafs-Changes: <n> more                               where the list would have been too long
+    Caiafs-Conflict: <base|-> <kept|-> <blob> <path> <copy>  a copy that a merge made; blobs of all three versions
 
 Paths are percent-encoded here.
 """
@@ -27,6 +28,11 @@ _CHANGE = re.compile(
     r"^Caiafs-Change: (-|[0-9a-f]{40}) (-|[0-9a-f]{40}) (\S+)$",
     re.MULTILINE,
 )
+_CONFLICT = re.compile(
+    r"^Caiafs-Conflict: (-|[0-9a-f]{40}) (-|[0-9a-f]{40}) ([0-9a-f]{40}) (\S+) (\S+)$",
+    re.MULTILINE,
+)
+_CONFLICT_BYTES_MAX = 20_000
 _MORE = re.compile(r"^Caiafs-Changes: \d+ more$", re.MULTILINE)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 
@@ -50,6 +56,25 @@ class NamedChange:
     path: DocPath
     before: ObjectId | None
     after: ObjectId | None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedConflict:
+    """A `Caiafs-Conflict` trailer.
+
+    Attributes:
+        path: the document.
+        copy: path of the copy with the version that lost the name.
+        base: what both versions started from, None where there was nothing.
+        kept: the version that has the name, None where a directory has it.
+        beside: the version in the copy.
+    """
+
+    path: DocPath
+    copy: DocPath
+    base: ObjectId | None
+    kept: ObjectId | None
+    beside: ObjectId
 
 
 def with_named_changes(message: str, changes: Iterable[Change]) -> str:
@@ -96,6 +121,34 @@ def named_changes(message: str) -> tuple[NamedChange, ...] | None:
         for before, after, path in _CHANGE.findall(message)
     )
     return found or None
+
+
+def conflict_trailers(conflicts: Iterable[NamedConflict]) -> list[str]:
+    """Return a trailer for each conflict; bounded, for one that is left out lacks its base only."""
+    lines: list[str] = []
+    room = _CONFLICT_BYTES_MAX
+    for conflict in conflicts:
+        blobs = f"{conflict.base or '-'} {conflict.kept or '-'} {conflict.beside}"
+        paths = f"{quote_from_bytes(conflict.path, '/')} {quote_from_bytes(conflict.copy, '/')}"
+        line = f"Caiafs-Conflict: {blobs} {paths}"
+        room -= len(line) + 1
+        if room >= 0:
+            lines.append(line)
+    return lines
+
+
+def named_conflicts(message: str) -> list[NamedConflict]:
+    """Return the conflicts that a message names."""
+    return [
+        NamedConflict(
+            DocPath(unquote_to_bytes(path)),
+            DocPath(unquote_to_bytes(copy)),
+            ObjectId(base) if base != "-" else None,
+            ObjectId(kept) if kept != "-" else None,
+            ObjectId(beside),
+        )
+        for base, kept, beside, path, copy in _CONFLICT.findall(message)
+    ]
 
 
 def writer_of(message: str) -> str | None:

@@ -25,6 +25,7 @@ from caiafs.store.cursors import Cursor
 from caiafs.store.govc_store import GovcStore
 from caiafs.store.trailers import NamedChange, named_changes, to_ascii_line, writer_of
 from caiafs.sync import message as messages
+from caiafs.sync.conflict_notes import trailers_of
 from caiafs.sync.contents import Contents
 from caiafs.sync.merge import Side
 from caiafs.sync.published import Published
@@ -294,7 +295,8 @@ class ForeignCommits:
         author = Signature(*_author(foreign), newest)
         seen = ChangeSet("", author, "", _holdable(TreeView(reader, cursor.tree), theirs))
         if onto_ours:
-            text = _message(onto_ours, foreign)
+            found = [conflict for result in results for conflict in result.conflicts]
+            text = _message(onto_ours, foreign, trailers_of(found))
             change_set = ChangeSet("", author, text, onto_ours)
             before = published.tree
             built = await self._git.build(change_set, published.commit)
@@ -359,9 +361,14 @@ def _author(foreign: Sequence[Revision]) -> tuple[str, str]:
     return name or "govc", email or "govc@localhost"
 
 
-def _message(changes: tuple[Change, ...], foreign: Sequence[Revision]) -> str:
+def _message(
+    changes: tuple[Change, ...], foreign: Sequence[Revision], conflicts: Sequence[str]
+) -> str:
     """Return the message of the commit that brings foreign commits here; theirs, where it is one."""
-    ids = "\n".join(f"Caiafs-Govc: {to_ascii_line(revision.id)}" for revision in foreign[:100])
+    lines = [f"Caiafs-Govc: {to_ascii_line(revision.id)}" for revision in foreign[:100]]
+    if len(foreign) != 1:
+        conflicts = [*conflicts, *trailers_of((), [revision.message for revision in foreign])]
+    ids = "\n".join([*lines, *conflicts])
     if len(foreign) == 1:
         text = foreign[0].message.rstrip("\n")
         kept = "\n".join(line for line in text.split("\n") if not line.startswith("Caiafs-Change"))

@@ -6,7 +6,8 @@ caller merges the contents that the plan names (`merge_text`), `finish_merge` gi
 Rules, the same for every mount, so that all decide alike:
 
 - Different paths merge silently; the same change on both sides is one change.
-- Deleting against editing keeps the edit. An edit follows a rename that the other side made.
+- Deleting against editing keeps the edit; a change of mode alone is none. An edit follows a rename that the other
+  side made.
 - A change of mode and a change of content merge. Both contents changed: by lines where that is clean.
 - Otherwise a conflict: the side that comes later in the primary's log keeps the name, the other appears beside it
   under `conflict_name`, made of the time and blob id of its own commit.
@@ -16,9 +17,9 @@ Rules, the same for every mount, so that all decide alike:
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
-from caiafs.core.types import Change, DocPath, Entry, GitMode, ObjectId, join_path, split_path
+from caiafs.core.conflicts import conflict_name
+from caiafs.core.types import Change, DocPath, Entry, GitMode, ObjectId, split_path
 from caiafs.sync.merge_text import merge_text
 
 __all__ = [
@@ -34,10 +35,7 @@ __all__ = [
 ]
 
 _REGULAR = (GitMode.FILE, GitMode.EXECUTABLE)
-_NAME_MAX_BYTES = 255
-_EXTENSION_MAX_BYTES = 20
 _SHORT_ID = 8
-_NS = 1_000_000_000
 
 
 class Side(enum.Enum):
@@ -200,23 +198,6 @@ def finish_merge(
     )
 
 
-def conflict_name(
-    path: DocPath, time_ns: int, oid: ObjectId, *, id_length: int = _SHORT_ID
-) -> DocPath:
-    """Return where the losing version of `path` goes: NAME.conflict-<UTC time>Z-<short blob id>.EXT.
-
-    The name keeps to 255 bytes: its stem is cut, not inside a UTF-8 character where it is UTF-8.
-    """
-    parent, name = split_path(path)
-    stem, dot, extension = name.rpartition(b".")
-    if not stem or not extension or len(extension) > _EXTENSION_MAX_BYTES:
-        stem, dot, extension = name, b"", b""
-    when = datetime.fromtimestamp(time_ns // _NS, UTC).strftime("%Y%m%dT%H%M%SZ")
-    mark = f".conflict-{when}-{oid[:id_length]}".encode("ascii")
-    room = _NAME_MAX_BYTES - len(mark) - len(dot) - len(extension)
-    return join_path(parent, _cut(stem, room) + mark + dot + extension)
-
-
 def _decide(
     path: DocPath, base: Entry | None, ours: Entry | None, theirs: Entry | None, later: Side
 ) -> Entry | ContentMerge | Conflict | None:
@@ -226,7 +207,9 @@ def _decide(
     if _same(ours, base):
         return theirs
     if ours is None or theirs is None:
-        return ours or theirs  # deleting against editing keeps the edit
+        edited = ours or theirs
+        is_edit = base is None or edited is None or edited.oid != base.oid
+        return edited if is_edit else None  # deleting against editing keeps the edit
     return _decide_edits(path, base, ours, theirs, later)
 
 
@@ -337,14 +320,3 @@ def _same(one: Entry | None, other: Entry | None) -> bool:
     if one is None or other is None:
         return one is other
     return one.same_content(other)
-
-
-def _cut(stem: bytes, room: int) -> bytes:
-    if len(stem) <= room:
-        return stem
-    cut = stem[:room]
-    try:
-        stem.decode("utf-8")
-    except UnicodeDecodeError:
-        return cut
-    return cut.decode("utf-8", "ignore").encode("utf-8")

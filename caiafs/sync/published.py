@@ -5,13 +5,15 @@ Shared by publisher and follower. Whoever builds on the branch holds `lock` from
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 
 import trio
 
-from caiafs.core.types import EMPTY_TREE, Change, DocPath, Entry, ObjectId
+from caiafs.core.types import EMPTY_TREE, Change, DocPath, ObjectId
+from caiafs.state.ops import Op
+from caiafs.sync.unseen import UnseenChanges
 
-_UNSEEN_MAX = 20_000
+_TIMES_MAX = 20_000
 
 
 class Published:
@@ -22,6 +24,7 @@ class Published:
         tree: its tree.
         settled_seq: newest op in it.
         lock: held by whoever is about to move the branch.
+        unseen: foreign changes that the mount may not have seen yet.
     """
 
     def __init__(self, commit: ObjectId | None, tree: ObjectId, settled_seq: int) -> None:
@@ -30,8 +33,8 @@ class Published:
         self.settled_seq = settled_seq
         self.lock = trio.Lock()
         self._moved = trio.Event()
-        self._unseen: OrderedDict[DocPath, Entry | None] = OrderedDict()
-        self._foreign_times_ns: dict[DocPath, int] = {}
+        self.unseen = UnseenChanges()
+        self._foreign_times_ns: OrderedDict[DocPath, int] = OrderedDict()
 
     def move(
         self, commit: ObjectId | None, tree: ObjectId, *, settled_seq: int | None = None
@@ -55,30 +58,32 @@ class Published:
                 await self.wait_moved()
         return self.settled_seq >= seq
 
-    def note_foreign(self, changes: Iterable[Change], time_ns: int) -> None:
-        """Remember what the mount showed before a foreign change: it may not have taken it yet."""
-        for change in changes:
-            self._unseen.setdefault(change.path, change.before)
-            self._unseen.move_to_end(change.path)
+    def note_foreign(self, changes: Iterable[Change], time_ns: int) -> int:
+        """Remember what the mount showed before foreign changes that it is told now; return their number."""
+        noted = list(changes)
+        self.unseen.note(noted)
+        for change in noted:
             self._foreign_times_ns[change.path] = time_ns
-        while len(self._unseen) > _UNSEEN_MAX:
-            path, _ = self._unseen.popitem(last=False)
-            self._foreign_times_ns.pop(path, None)
+            self._foreign_times_ns.move_to_end(change.path)
+        while len(self._foreign_times_ns) > _TIMES_MAX:
+            self._foreign_times_ns.popitem(last=False)
+        return self.unseen.newest
 
-    @property
-    def unseen(self) -> Mapping[DocPath, Entry | None]:
-        """Foreign changes that the mount may not have seen yet; path to what it showed."""
-        return self._unseen
+    def seen(self, number: int, last_seq: int) -> None:
+        """The mount has taken in the foreign changes up to `number`; its newest op then was `last_seq`."""
+        self.unseen.acknowledge(number, last_seq, self.settled_seq)
 
     def foreign_time_ns(self, path: DocPath) -> int | None:
         """Return when somebody else last changed `path`, as far as it is remembered."""
         return self._foreign_times_ns.get(path)
 
-    def forget_unseen(self, paths: Iterable[DocPath]) -> None:
-        """The mount has written these paths since."""
-        for path in paths:
-            self._unseen.pop(path, None)
+    def forget_unseen(self, settled: Sequence[Op]) -> None:
+        """The mount has written the paths of these ops since, and all up to them is settled."""
+        paths = [op.path for op in settled]
+        for path in paths + [op.target for op in settled if op.target is not None]:
+            self.unseen.forget(path)
             self._foreign_times_ns.pop(path, None)
+        self.unseen.settled(self.settled_seq)
 
     @classmethod
     def empty(cls) -> "Published":

@@ -11,6 +11,7 @@ from caiafs.backends.git.backend import GitBackend
 from caiafs.backends.git.trees import changed_tree_ids
 from caiafs.core.types import EMPTY_TREE, NO_OBJECT, Change, ChangeSet, DocPath, ObjectId
 from caiafs.link.messages import Changes, Message, to_text
+from caiafs.sync.conflict_notes import trailers_of
 from caiafs.sync.contents import Contents
 from caiafs.sync.news import split_changes
 from caiafs.sync.published import Published
@@ -85,9 +86,9 @@ class Pushes:
             theirs_time_ns=theirs.author.time_ns,
         )
         name = git.repository.branch_ref.removeprefix("refs/heads/")
-        change_set = ChangeSet(
-            "", mine.author, f"Merge what was pushed to {name}\n", result.onto_theirs
-        )
+        notes = "\n".join(trailers_of(result.conflicts))
+        text = f"Merge what was pushed to {name}\n" + (f"\n{notes}\n" if notes else "")
+        change_set = ChangeSet("", mine.author, text, result.onto_theirs)
         built = await git.build_merge(change_set, (head, ours))
         await git.advance(built, head)
         copies = [conflict.copy_path for conflict in result.conflicts]
@@ -127,7 +128,7 @@ class Pushes:
             return
         if not time_ns and commit is not None:
             time_ns = self._git.log_of.commit(commit).author.time_ns
-        self._published.note_foreign(changes, time_ns)
+        told = self._published.note_foreign(changes, time_ns)
         copies = frozenset(conflicts)
         pieces = split_changes(changes)
         for number, piece in enumerate(pieces, start=1):
@@ -141,5 +142,6 @@ class Pushes:
                     commit_time_ns=time_ns,
                     conflicts=tuple(to_text(c.path) for c in piece if c.path in copies),
                     is_last=last,
+                    number=told,
                 )
             )

@@ -1,8 +1,9 @@
 """Replays ops on the published tree: what becomes a commit, and what the mount does not know yet.
 
 Used by `sync.publisher`. Where the tree has something else than the writer saw (`Op.replaced`), somebody else was
-there first: texts merge where they merge cleanly, else the op keeps the name and the other version stays beside it;
-delete against edit keeps the edit, an edit follows a rename. Synchronous; reads small contents only.
+there first, and the rules of `sync.merge` hold: texts merge where they merge cleanly, else the op keeps the name and
+the other version stays beside it; delete against edit keeps the edit, an edit follows a rename, a directory keeps its
+name. Synchronous; reads small contents only.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +12,8 @@ from typing import Protocol
 
 from caiafs.core.types import Change, DocPath, Entry, GitMode, ObjectId, blob_id
 from caiafs.state.ops import Op, OpKind
+from caiafs.store.trailers import NamedConflict
+from caiafs.sync.unseen import NothingUnseen, Unseen
 from caiafs.sync.view import TreeReader, TreeView
 
 ContentReader = Callable[[ObjectId], bytes | None]
@@ -43,13 +46,13 @@ class Replay:
         changes: what differs from the published tree.
         news: where the published tree now differs from what the mount shows: `before` is the mount's.
         contents: merged contents that no store has yet.
-        conflicts: paths of copies made.
+        conflicts: copies made.
     """
 
     changes: tuple[Change, ...]
     news: tuple[Change, ...] = ()
     contents: Mapping[ObjectId, bytes] = field(default_factory=dict)
-    conflicts: tuple[DocPath, ...] = ()
+    conflicts: tuple[NamedConflict, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ def replay(
     reader: TreeReader,
     tree: ObjectId,
     merging: Merging,
-    unseen: Mapping[DocPath, Entry | None] | None = None,
+    unseen: Unseen | None = None,
 ) -> Replay:
     """Return what `ops` make of `tree`.
 
@@ -81,9 +84,9 @@ def replay(
         reader: has `tree`.
         tree: published.
         merging: how contents merge.
-        unseen: foreign changes that the mount may not have had when it wrote the ops; path to what it showed.
+        unseen: foreign changes that the mount may not have had when it logged the ops.
     """
-    player = _Player(TreeView(reader, tree), merging, dict(unseen or {}))
+    player = _Player(TreeView(reader, tree), merging, unseen or NothingUnseen())
     for op in ops:
         player.play(op)
     return player.result()
@@ -92,18 +95,20 @@ def replay(
 class _Player:
     """Plays ops on a view, one by one."""
 
-    def __init__(
-        self, view: TreeView, merging: Merging, unseen: dict[DocPath, Entry | None]
-    ) -> None:
+    def __init__(self, view: TreeView, merging: Merging, unseen: Unseen) -> None:
         self._view = view
         self._merging = merging
         self._unseen = unseen
-        # What the mount shows where it is not what the view has.
-        self._shown: dict[DocPath, Entry | None] = {}
+        self._written: set[DocPath] = set()
+        """What these ops have settled: the mount knows what is there."""
+        self._shown: dict[DocPath, list[Entry | None]] = {}
+        """What the mount may show where it is not what the view has."""
         self._contents: dict[ObjectId, bytes] = {}
-        self._conflicts: list[DocPath] = []
+        self._conflicts: list[NamedConflict] = []
+        self._seq = 0
 
     def play(self, op: Op) -> None:
+        self._seq = op.seq
         if op.kind is OpKind.PUT:
             self._put(op)
         elif op.kind is OpKind.REMOVE:
@@ -114,39 +119,87 @@ class _Player:
             self._exchange(op)
 
     def result(self) -> Replay:
-        news = []
+        news: list[Change] = []
         for path in sorted(self._shown):
-            shown, has = self._shown[path], self._view.get(path)
-            if not (has is shown is None or (shown is not None and shown.same_content(has))):
-                news.append(Change(path, shown, has))
-        kept = tuple(path for path in self._conflicts if self._view.get(path) is not None)
-        return Replay(self._view.changes(), tuple(news), dict(self._contents), kept)
+            has = self._view.get(path)
+            news += [Change(path, was, has) for was in self._shown[path] if not _same(was, has)]
+        changes = self._view.changes()
+        made = {change.path for change in changes if change.after is not None}
+        kept = tuple(conflict for conflict in self._conflicts if conflict.copy in made)
+        return Replay(changes, tuple(news), dict(self._contents), kept)
+
+    # --- put
 
     def _put(self, op: Op) -> None:
         assert op.oid is not None, "a put has content"
         ours = Entry(op.mode, op.oid, op.size_bytes)
         self._clear_above(op.path)
-        if self._view.get(op.path) is None and self._view.has_below(op.path):
-            # Somebody made a directory of that name: it stays, and ours goes beside it.
-            self._tell(op.path, ours)
-            for path, _ in self._view.below(op.path):
-                self._tell(path, None)
-            self._keep_copy(op.path, ours, op.time_ns)
-            return
         theirs = self._view.get(op.path)
-        self._unseen.pop(op.path, None)
-        self._shown.pop(op.path, None)
+        if theirs is None:
+            if self._view.has_below(op.path):
+                self._put_beside(op.path, ours, op)
+                return
+            renamed = self._renamed_to(op)
+            if renamed is not None:
+                self._follow(op, ours, renamed)
+                return
+        base_mode = self._base_mode(op.path)
+        self._settle(op.path)
         if not _is_foreign(theirs, op.replaced, ours):
-            self._view.set(op.path, ours)
+            self._set(op.path, ours, _with_mode(ours, base_mode, theirs))
             return
         assert theirs is not None, "nothing is never foreign: an edit outlives a delete"
         merged = self._merge(op, ours, theirs)
         if merged is None:
-            self._keep_copy(op.path, theirs, self._time_of(op.path, theirs))
+            self._keep_copy(op.path, theirs, self._time_of(op.path, theirs), (op.replaced, ours))
             self._view.set(op.path, ours)
             return
-        self._view.set(op.path, merged)
+        self._set(op.path, ours, _with_mode(merged, base_mode, theirs))
+
+    def _set(self, path: DocPath, ours: Entry, entry: Entry) -> None:
+        """Put `entry` where the mount has put `ours`."""
+        self._view.set(path, entry)
+        if not entry.same_content(ours):
+            self._tell(path, ours)
+
+    def _put_beside(self, path: DocPath, ours: Entry, op: Op) -> None:
+        """Somebody made a directory of the name that the mount gave a document: it stays, ours goes beside it."""
+        self._settle(path)
+        self._tell(path, ours)
+        for below, _ in self._view.below(path):
+            self._tell(below, None)
+        self._keep_copy(path, ours, op.time_ns, (None, None))
+
+    def _renamed_to(self, op: Op) -> DocPath | None:
+        """Return where somebody moved what the mount edited, if that is one place."""
+        if op.replaced is None or all(
+            shown is None or shown.oid != op.replaced for shown in self._unseen_at(op.path)
+        ):
+            return None
+        found = []
+        for path in self._unseen.arrivals(op.replaced, self._seq):
+            entry = self._view.get(path)
+            if entry is not None and entry.oid == op.replaced and path not in self._written:
+                found.append(path)
+        return found[0] if len(found) == 1 else None
+
+    def _follow(self, op: Op, ours: Entry, target: DocPath) -> None:
+        """Put an edit where somebody moved the document meanwhile."""
+        theirs = self._view.get(target)
+        assert theirs is not None, "it was found there"
+        base_mode = self._base_mode(op.path)
+        self._forget(op.path)
+        self._settle(target)
+        self._view.set(target, _with_mode(ours, base_mode, theirs))
         self._tell(op.path, ours)
+        self._tell(target, theirs)
+
+    def _base_mode(self, path: DocPath) -> int | None:
+        """Return the mode from which both sides started, None where only the mount changed `path`."""
+        modes = [shown.mode for shown in self._unseen_at(path) if shown is not None]
+        return modes[0] if modes else None
+
+    # --- remove
 
     def _remove(self, op: Op) -> None:
         theirs = self._view.get(op.path)
@@ -160,44 +213,63 @@ class _Player:
         self._forget(op.path)
 
     def _remove_below(self, path: DocPath, entry: Entry) -> None:
-        """Remove a document with its directory, unless it came from outside and the mount never saw it."""
-        if path in self._unseen:
+        """Remove a document with its directory, unless the mount never saw its content."""
+        unseen = self._unseen_at(path)
+        if unseen and all(shown is None or shown.oid != entry.oid for shown in unseen):
             self._tell(path, None)
             return
         self._forget(path)
 
+    def _settle(self, path: DocPath) -> None:
+        """Note that the mount shows at `path` what the op that is played says."""
+        self._written.add(path)
+        self._shown.pop(path, None)
+
     def _forget(self, path: DocPath) -> None:
         self._view.set(path, None)
-        self._unseen.pop(path, None)
-        self._shown.pop(path, None)
+        self._settle(path)
+
+    # --- move
 
     def _move(self, op: Op) -> None:
         assert op.target is not None, "a move has a target"
         source = self._view.get(op.path)
-        if source is None:
+        if source is None and op.oid is None:
             for path, entry in self._view.below(op.path):
-                self._move_one(path, entry, DocPath(op.target + path[len(op.path) :]), None)
-            if op.oid is None or self._view.has_below(op.target):
-                return
+                self._move_one(op, path, entry, DocPath(op.target + path[len(op.path) :]), None)
+            return
+        if source is None:
             # Somebody deleted what was renamed: the rename keeps it.
+            assert op.oid is not None, "it is a document"
             source = Entry(op.mode, op.oid, op.size_bytes)
-            self._shown.pop(op.target, None)
-        self._move_one(op.path, source, op.target, op.replaced)
+        self._move_one(op, op.path, source, op.target, op.replaced)
 
     def _move_one(
-        self, source: DocPath, entry: Entry, target: DocPath, replaced: ObjectId | None
+        self, op: Op, source: DocPath, entry: Entry, target: DocPath, replaced: ObjectId | None
     ) -> None:
         self._clear_above(target)
         there = self._view.get(target)
+        unseen = self._unseen_at(source)
+        shown = [*unseen, *self._shown.get(source, ())]
+        if there is None and self._view.has_below(target):
+            self._forget(source)
+            self._put_beside(target, entry, op)
+            self._tell(target, *shown)
+            self._tell_late(source, entry, unseen)
+            return
         if _is_foreign(there, replaced, entry) and there is not None and target != source:
-            self._keep_copy(target, there, self._time_of(target, there))
-        shown_differs = source in self._unseen or source in self._shown
-        shown = self._unseen.pop(source, self._shown.pop(source, None))
+            time_ns = self._time_of(target, there)
+            self._keep_copy(target, there, time_ns, (replaced, entry))
         self._forget(source)
         self._forget(target)
         self._view.set(target, entry)
-        if shown_differs:
-            self._tell(target, shown)
+        self._tell(target, *shown)
+        self._tell_late(source, entry, unseen)
+
+    def _tell_late(self, path: DocPath, entry: Entry, unseen: tuple[Entry | None, ...]) -> None:
+        """Note that a document which came from outside may have reached the mount after the move of its directory."""
+        if None in unseen:
+            self._tell(path, entry)
 
     def _exchange(self, op: Op) -> None:
         assert op.target is not None, "an exchange has a target"
@@ -205,17 +277,24 @@ class _Player:
         second = self._at_or_below(op.target)
         pairs = [(path, entry, op.target + path[len(op.path) :]) for path, entry in first]
         pairs += [(path, entry, op.path + path[len(op.target) :]) for path, entry in second]
-        shown = {**self._shown, **self._unseen}
+        unseen = {path: self._unseen_at(path) for path, _, _ in pairs}
+        shown = {path: [*unseen[path], *self._shown.get(path, ())] for path, _, _ in pairs}
         for path, _, _ in pairs:
             self._forget(path)
         for path, entry, new in pairs:
             self._view.set(DocPath(new), entry)
-            if path in shown:
-                self._tell(DocPath(new), shown[path])
+            self._tell(DocPath(new), *shown[path])
+            self._tell_late(path, entry, unseen[path])
 
     def _at_or_below(self, path: DocPath) -> list[tuple[DocPath, Entry]]:
         entry = self._view.get(path)
         return [(path, entry)] if entry is not None else self._view.below(path)
+
+    # --- parts
+
+    def _unseen_at(self, path: DocPath) -> tuple[Entry | None, ...]:
+        """Return what the mount may show at `path` because it has not heard of a foreign change."""
+        return () if path in self._written else self._unseen.shown(path, self._seq)
 
     def _clear_above(self, path: DocPath) -> None:
         """Make way where somebody put a document at the name of a directory of ours."""
@@ -225,12 +304,14 @@ class _Player:
         entry = self._view.get(blocker)
         assert entry is not None, "it is a document"
         self._forget(blocker)
-        self._keep_copy(blocker, entry, self._time_of(blocker, entry))
+        self._keep_copy(blocker, entry, self._time_of(blocker, entry), (None, None))
 
     def _merge(self, op: Op, ours: Entry, theirs: Entry) -> Entry | None:
         """Return the clean merge of a text, None for a conflict."""
         if op.replaced is None or ours.mode not in REGULAR or theirs.mode not in REGULAR:
             return None
+        if ours.oid == op.replaced:
+            return Entry(ours.mode, theirs.oid, theirs.size_bytes)  # a change of mode alone
         versions = [self._read(oid) for oid in (op.replaced, ours.oid, theirs.oid)]
         base, our_text, their_text = versions
         if base is None or our_text is None or their_text is None:
@@ -248,17 +329,39 @@ class _Player:
     def _time_of(self, path: DocPath, entry: Entry) -> int:
         return self._merging.foreign_time_ns(path, entry.oid)
 
-    def _keep_copy(self, path: DocPath, entry: Entry, time_ns: int) -> None:
+    def _keep_copy(
+        self,
+        path: DocPath,
+        entry: Entry,
+        time_ns: int,
+        others: tuple[ObjectId | None, Entry | None],
+    ) -> None:
+        """Keep a version of `path` beside it; `others` are what both started from and what has the name."""
+        base, kept = others
         copy = self._merging.conflict_name(path, time_ns, entry.oid)
         self._view.set(copy, entry)
         self._tell(copy, None)
-        self._conflicts.append(copy)
+        kept_oid = kept.oid if kept is not None else None
+        self._conflicts.append(NamedConflict(path, copy, base, kept_oid, entry.oid))
 
-    def _tell(self, path: DocPath, shown: Entry | None) -> None:
-        """Note that the mount shows `shown` at `path`, whatever the view has."""
-        self._shown[path] = shown
+    def _tell(self, path: DocPath, *shown: Entry | None) -> None:
+        """Note that the mount may show one of `shown` at `path`, whatever the view has."""
+        if shown:
+            self._shown.setdefault(path, []).extend(shown)
 
 
 def _is_foreign(theirs: Entry | None, replaced: ObjectId | None, ours: Entry) -> bool:
     """Whether what the tree has is neither what the writer saw nor what is put."""
     return theirs is not None and theirs.oid not in (replaced, ours.oid)
+
+
+def _same(one: Entry | None, other: Entry | None) -> bool:
+    return one is other or (one is not None and one.same_content(other))
+
+
+def _with_mode(entry: Entry, base_mode: int | None, theirs: Entry | None) -> Entry:
+    """Return `entry` with the executable bit that somebody else changed and the mount did not."""
+    modes = (entry.mode, base_mode, theirs.mode if theirs is not None else None)
+    if theirs is None or entry.mode != base_mode or any(mode not in REGULAR for mode in modes):
+        return entry
+    return Entry(theirs.mode, entry.oid, entry.size_bytes)

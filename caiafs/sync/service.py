@@ -4,21 +4,30 @@ Used by `store_process`. Ends when the mount says Stop, or is gone.
 """
 
 import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import trio
 
 from caiafs.core.errors import CaiaError
+from caiafs.core.types import DocPath
 from caiafs.link.channel import Channel, LinkError
 from caiafs.link.messages import (
     AdoptDone,
     AdoptRequest,
+    ConflictCopiesDone,
+    ConflictCopiesRequest,
     Due,
     FetchDone,
     FetchRequest,
     LoadDone,
     LoadRequest,
     Message,
+    Origin,
+    OriginsDone,
+    OriginsRequest,
     ResetMetrics,
+    Seen,
     Stop,
     Stopped,
     StoredDone,
@@ -31,10 +40,12 @@ from caiafs.link.messages import (
 )
 from caiafs.store.hybrid import HybridStore
 from caiafs.sync.attributes import AttributeSaver
+from caiafs.sync.conflict_origins import ConflictHistory
 from caiafs.sync.contents import Contents
 from caiafs.sync.follower import Follower
 from caiafs.sync.published import Published
 from caiafs.sync.publisher import Publisher
+from caiafs.sync.remote import Remote
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +56,7 @@ PROGRESS_INTERVAL_S = 0.2
 class Service:
     """Serves one link."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the parts that answer
         self,
         channel: Channel,
         *,
@@ -55,6 +66,7 @@ class Service:
         follower: Follower,
         contents: Contents,
         attributes: AttributeSaver | None,
+        conflicts: ConflictHistory,
     ) -> None:
         self._channel = channel
         self._published = published
@@ -63,7 +75,17 @@ class Service:
         self._follower = follower
         self._contents = contents
         self._attributes = attributes
+        self._conflicts = conflicts
         self._loads = trio.CapacityLimiter(_LOADS_AT_ONCE)
+        self._requests: dict[type[Message], Callable[[Any], Awaitable[None]]] = {
+            StoredRequest: self._stored,
+            LoadRequest: self._load,
+            SyncRequest: self._sync,
+            FetchRequest: self._fetch,
+            AdoptRequest: self._adopt,
+            ConflictCopiesRequest: self._find_copies,
+            OriginsRequest: self._find_origins,
+        }
 
     async def send(self, message: Message) -> None:
         """Tell the mount something."""
@@ -86,18 +108,13 @@ class Service:
         return message
 
     def _start(self, message: Message, nursery: trio.Nursery) -> None:
-        if isinstance(message, Due):
+        request = self._requests.get(type(message))
+        if request is not None:
+            nursery.start_soon(request, message)
+        elif isinstance(message, Due):
             self._publisher.due(message)
-        elif isinstance(message, StoredRequest):
-            nursery.start_soon(self._stored, message)
-        elif isinstance(message, LoadRequest):
-            nursery.start_soon(self._load, message)
-        elif isinstance(message, SyncRequest):
-            nursery.start_soon(self._sync, message)
-        elif isinstance(message, FetchRequest):
-            nursery.start_soon(self._fetch, message)
-        elif isinstance(message, AdoptRequest):
-            nursery.start_soon(self._adopt, message)
+        elif isinstance(message, Seen):
+            self._published.seen(message.number, message.last_seq)
         elif isinstance(message, ResetMetrics):
             self._stores.reset_metrics()
         else:
@@ -153,6 +170,27 @@ class Service:
     async def _adopt(self, request: AdoptRequest) -> None:
         error = await self._stores.adopt(request.timeout_s)
         await self.send(AdoptDone(request.request_id, error))
+
+    async def _find_copies(self, request: ConflictCopiesRequest) -> None:
+        found: list[DocPath] = []
+        error = ""
+        try:
+            found = await self._conflicts.copies()
+        except CaiaError as exc:
+            error = str(exc) or repr(exc)
+            log.warning("conflict copies cannot be looked for: %s", error)
+        copies = tuple(to_text(path) for path in found)
+        await self.send(ConflictCopiesDone(request.request_id, copies, error))
+
+    async def _find_origins(self, request: OriginsRequest) -> None:
+        found: list[Origin] = []
+        error = ""
+        try:
+            found = await self._conflicts.origins([to_path(text) for text in request.copies])
+        except CaiaError as exc:
+            error = str(exc) or repr(exc)
+            log.warning("the history of conflicts cannot be read: %s", error)
+        await self.send(OriginsDone(request.request_id, tuple(found), error))
 
     async def _load(self, request: LoadRequest) -> None:
         error, size = "", 0

@@ -308,6 +308,8 @@ class SyncWorld(World):
 
         kept = tuple(c for c in ordered if c.after is None or not clashes(bytes(c.path)))
         await super().on_changes(replace(message, changes=kept))
+        if message.number and not self.deaf:
+            self.process.notify(messages.Seen(message.number, self.last_seq))
 
     def set_mode(self, path, mode):
         """Do as chmod: the same content with another mode."""

@@ -2,10 +2,12 @@
 
 import pytest
 
-from caiafs.core.types import DocPath, Entry, GitMode, blob_id
+from caiafs.core.types import Change, DocPath, Entry, GitMode, blob_id
 from caiafs.state.ops import Op, OpKind
+from caiafs.store.trailers import NamedConflict
 from caiafs.sync.merge import merge_text
 from caiafs.sync.replay import Merging, replay
+from caiafs.sync.unseen import UnseenChanges
 
 
 class Item:
@@ -98,7 +100,10 @@ class Played:
             conflict_name=lambda path, time_ns, oid: DocPath(path + b".conflict"),
             foreign_time_ns=lambda path, oid: 0,
         )
-        self.plan = replay(ops, trees, tree, merging, unseen)
+        changes = UnseenChanges()
+        seen_first = {p.encode(): Entry(GitMode.FILE, oid_of(t)) for p, t in documents.items()}
+        changes.note(Change(p, shown, seen_first.get(p)) for p, shown in (unseen or {}).items())
+        self.plan = replay(ops, trees, tree, merging, changes)
         self.documents = {p: oid_of(t) for p, t in documents.items()}
         for change in self.plan.changes:
             name = change.path.decode()
@@ -180,7 +185,15 @@ def test_conflicting_edits_are_both_kept(trees):
 
     assert played.holds(f="ours\n", **{"f.conflict": "theirs\n"})
     assert played.news() == {"f.conflict": (None, oid_of("theirs\n"))}
-    assert played.plan.conflicts == (b"f.conflict",)
+    assert played.plan.conflicts == (
+        NamedConflict(
+            DocPath(b"f"),
+            DocPath(b"f.conflict"),
+            oid_of("base\n"),
+            oid_of("ours\n"),
+            oid_of("theirs\n"),
+        ),
+    )
 
 
 def test_two_new_documents_of_one_name_are_both_kept(trees):
