@@ -101,6 +101,7 @@ async def _run(
             mount.db.run,
             mount.files.run,
             mount.hasher.run,
+            mount.transactions.run,
             mount.remote.run,
             mount.disk_cache.run,
         ):
@@ -142,6 +143,9 @@ async def _publish_rest(mount: MountProcess, link: StoreLink) -> None:
     """Publish what is pending within the grace period, and write down what is left."""
     with trio.CancelScope(shield=True):
         mount.files.settle_everything(unflushed=True)
+        if mount.transactions.is_open:
+            log.warning("the unmount ends a transaction: what it holds is published one by one")
+            mount.transactions.end()
         with trio.move_on_after(_HASH_GRACE_S):
             await mount.hasher.wait_idle()
         mount.journal.commit_everything()
@@ -152,7 +156,9 @@ async def _publish_rest(mount: MountProcess, link: StoreLink) -> None:
     left = stopped.left if stopped is not None else {"git": pending}
     text = json.dumps({"left": left, "time_ns": time.time_ns(), "pid": os.getpid()})
     try:
-        (mount.db.state_dir / "last_unmount.json").write_text(text + "\n")
+        file = mount.db.state_dir / locations.LAST_UNMOUNT_NAME
+        file.touch(mode=0o600)
+        file.write_text(text + "\n")
     except OSError as exc:  # a full disk must not make the end of the mount a crash
         log.warning("what the unmount left is not written down: %s", exc)
     if any(left.values()):

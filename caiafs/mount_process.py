@@ -34,12 +34,14 @@ from caiafs.vfs.inode import Inode
 from caiafs.vfs.listing import Listings
 from caiafs.vfs.local_names import LocalNames
 from caiafs.vfs.namespace import Namespace
+from caiafs.vfs.notes import Notes
 from caiafs.vfs.publication import Publication
 from caiafs.vfs.recovery import recover
 from caiafs.vfs.remote import Remote
 from caiafs.vfs.restore import Restorer
 from caiafs.vfs.settlement import Settlement
 from caiafs.vfs.table import InodeTable
+from caiafs.vfs.transactions import Transactions
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 log = logging.getLogger(__name__)
@@ -66,6 +68,8 @@ class MountProcess:
     kernel: KernelCache
     remote: Remote
     settlement: Settlement
+    notes: Notes
+    transactions: Transactions
     damage: Damage
 
     def parts(self) -> Parts:
@@ -100,11 +104,16 @@ def build(
     )
     damage = Damage(journal, table, contents, cache)
     hasher = Hasher(journal, table, contents, spool, set_aside=damage.set_aside_content)
+    notes = Notes(journal)
+    local_names = LocalNames(config.local_patterns)
     publication = Publication(
-        journal, table, contents, LocalNames(config.local_patterns), hash_later=hasher.add
+        journal, table, contents, local_names, notes=notes, hash_later=hasher.add
     )
     namespace = Namespace(journal, table, contents, publication)
     kernel = KernelCache()
+    files = Files(
+        journal, table, contents, publication, namespace, policy=_policy(config), stored=link
+    )
     built = MountProcess(
         config=config,
         repository=repository,
@@ -118,21 +127,20 @@ def build(
         hasher=hasher,
         namespace=namespace,
         attributes=Attributes(
-            journal, table, contents, publication, max_file_bytes=config.max_file_bytes
-        ),
-        files=Files(
             journal,
             table,
             contents,
             publication,
-            namespace,
-            policy=_policy(config),
-            stored=link,
+            notes=notes,
+            max_file_bytes=config.max_file_bytes,
         ),
+        files=files,
         listings=Listings(table),
         kernel=kernel,
         remote=Remote(journal, table, namespace, kernel=kernel),
         settlement=Settlement(journal, table, spool),
+        notes=notes,
+        transactions=_transactions(config, journal, files),
         damage=damage,
     )
     _begin(built, restorer)
@@ -140,6 +148,18 @@ def build(
     built.files.on_released = built.remote.released
     link.tie(built)
     return built
+
+
+def _transactions(config: Config, journal: Journal, files: Files) -> Transactions:
+    def make_versions() -> None:
+        files.settle_everything(unflushed=False)
+
+    return Transactions(
+        journal,
+        make_versions=make_versions,
+        max_age_s=config.transaction_max_age_s,
+        max_ops=config.pending_max_versions,
+    )
 
 
 def _take_up(built: MountProcess, spool: Spool) -> None:

@@ -109,6 +109,7 @@ class Reporter:
     def _reasons(self) -> tuple[str, ...]:
         error = self._mount.journal.last_error
         reasons = [f"changes wait in memory: {error}"] if error is not None else []
+        reasons += self._mount.transactions.reasons()
         with contextlib.suppress(StateError):  # of a damaged DB the rest is still to be told
             reasons += self._mount.damage.reasons()
         return tuple(reasons)

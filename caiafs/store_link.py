@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from caiafs.core.errors import Absent, DeadlineExceeded, NotFound, StateError, Unreachable
+from caiafs.core.errors import Absent, Busy, DeadlineExceeded, NotFound, StateError, Unreachable
 from caiafs.core.types import NO_OBJECT, Change, DocPath, ObjectId
 from caiafs.link.codec import from_json
 from caiafs.link.messages import (
     AdoptDone,
     AdoptRequest,
     Changes,
+    ConflictCopiesDone,
+    ConflictCopiesRequest,
     Current,
     Damaged,
     Due,
@@ -25,8 +27,12 @@ from caiafs.link.messages import (
     FetchRequest,
     LoadDone,
     LoadRequest,
+    Origin,
+    OriginsDone,
+    OriginsRequest,
     Ready,
     Report,
+    Seen,
     Settled,
     Start,
     StoredDone,
@@ -43,6 +49,7 @@ from caiafs.state.journal import BACKGROUND_DELAY_S
 
 if TYPE_CHECKING:
     from caiafs.mount_process import MountProcess
+    from caiafs.vfs.transactions import Transactions
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +75,7 @@ class StoreLink:
         """Say whose link this is; before the process is started."""
         self._mount = mount
         mount.journal.on_logged = self._on_logged
+        mount.transactions.on_ended = self._say_due
         self.settled_seq = int(mount.db.meta("settled_seq") or 0)
 
     @property
@@ -76,8 +84,15 @@ class StoreLink:
         assert self._mount is not None, "tie was called"
         return self._mount
 
-    def _on_logged(self, last_seq: int) -> None:
-        self.process.notify(Due(last_seq))
+    def _on_logged(self, _last_seq: int) -> None:
+        self.process.notify(Due(self._transactions.due_seq))
+
+    @property
+    def _transactions(self) -> "Transactions":
+        return self.mount.transactions
+
+    def _say_due(self) -> None:
+        self.process.notify(Due(self._transactions.due_seq, urgent=True))
 
     def _start_message(self) -> Start:
         db = self.mount.db
@@ -96,7 +111,7 @@ class StoreLink:
         """Forget what is settled, and say what is due."""
         self._incoming.clear()
         await self._settle(message.settled_seq)
-        self.process.notify(Due(self.mount.journal.last_seq))
+        self.process.notify(Due(self._transactions.due_seq))
 
     async def on_current(self, _message: Current) -> None:
         """Let the mount begin."""
@@ -115,6 +130,8 @@ class StoreLink:
         if last_seq <= self.settled_seq:
             return
         self.settled_seq = last_seq
+        self.mount.notes.settled(last_seq)
+        self._transactions.settled(last_seq)
         if await self.mount.settlement.settled(last_seq):
             self.mount.disk_cache.note_growth()
 
@@ -125,7 +142,7 @@ class StoreLink:
         except StateError as exc:  # the publisher says it again
             log.error("op %d is damaged: %s; %s", message.seq, message.reason, exc)  # noqa: TRY400
         else:
-            self.process.notify(Due(self.mount.journal.last_seq, urgent=True))
+            self._say_due()
 
     async def on_changes(self, message: Changes) -> None:
         """Take in what others wrote, once all messages of it are here."""
@@ -137,6 +154,9 @@ class StoreLink:
             self.mount.table.import_time_ns = message.commit_time_ns
         trees = {to_path(path): oid for path, oid in message.trees.items()}
         await self.mount.remote.apply(changes, trees, last_seq=message.last_seq)
+        self.mount.conflicts.noticed(change.path for change in changes if change.after is not None)
+        if message.number and not self.mount.remote.is_waiting:
+            self.process.seen(Seen(message.number, self.mount.journal.last_seq))
         if message.last_seq <= self.settled_seq:
             self._note_commit(message.commit)  # else `Settled` follows, and a restart needs both
 
@@ -189,13 +209,17 @@ class StoreLink:
             raise Absent(f"blob {oid}: {reply.error}", backend="git", operation="load")
 
     async def wait_stored(self) -> None:
-        """Return when every op logged so far is stored (commit=close).
+        """Return when every op that is due is stored (commit=close): none that a transaction holds.
 
         Raises:
             DeadlineExceeded: no store took it in time; it stays pending.
         """
+        if self._transactions.is_open:
+            return
         await self.mount.hasher.wait_idle()
-        last_seq = self.mount.journal.last_seq
+        await self._wait_stored(self._transactions.due_seq)
+
+    async def _wait_stored(self, last_seq: int) -> None:
         self.process.notify(Due(last_seq, urgent=True))
         request = StoredRequest(0, last_seq, _STORED_TIMEOUT_S)
         reply = await self.process.request(request)
@@ -210,17 +234,39 @@ class StoreLink:
 
         Raises:
             DeadlineExceeded: not within `timeout_s`; says what is left.
+            Busy: all but what an open transaction holds back.
         """
         self.mount.files.settle_everything(unflushed=False)
         with trio.move_on_after(timeout_s):
             await self.mount.hasher.wait_idle()
         self.mount.journal.commit_everything()  # attributes are read from the state DB
-        request = SyncRequest(0, self.mount.journal.last_seq, timeout_s)
+        request = SyncRequest(0, self._transactions.due_seq, timeout_s)
         reply = await self.process.request(request, progress=_log_progress)
         assert isinstance(reply, SyncDone)
         if any(reply.left.values()):
             left = ", ".join(f"{name}: {count}" for name, count in reply.left.items() if count)
             raise DeadlineExceeded(f"documents left for {left}. {' '.join(reply.reasons)}")
+        if self._transactions.held:
+            raise Busy(f"a transaction holds {self._transactions.held} changes back")
+
+    def begin(self) -> None:
+        """Open a transaction; raises InvalidArgument where one is open."""
+        self._transactions.begin()
+
+    async def commit(self, message: str, uid: int) -> None:
+        """End the transaction as one commit, and return when a store has it.
+
+        Raises:
+            InvalidArgument: none is open, or the message is too long.
+            DeadlineExceeded: no store took it in time; it stays pending.
+        """
+        last_seq = self._transactions.commit(message, uid)
+        await self.mount.hasher.wait_idle()
+        await self._wait_stored(last_seq)
+
+    def end(self) -> None:
+        """Give the transaction up; raises InvalidArgument where none is open."""
+        self._transactions.end()
 
     async def fetch(self, path: DocPath) -> None:
         """Look `path` up in govc and take in what it has.
@@ -246,6 +292,25 @@ class StoreLink:
         assert isinstance(reply, AdoptDone)
         if reply.error:
             raise Unreachable(reply.error, backend="govc", operation="adopt")
+
+    # --- what vfs.conflicts asks for
+
+    async def conflict_copies(self) -> list[DocPath]:
+        """Return the paths of all conflict copies of the published tree; raises CaiaError."""
+        reply = await self.process.request(ConflictCopiesRequest(0))
+        assert isinstance(reply, ConflictCopiesDone)
+        if reply.error:
+            raise Absent(reply.error, backend="git", operation="conflicts")
+        return [to_path(text) for text in reply.copies]
+
+    async def conflict_origins(self, copies: list[DocPath]) -> list[Origin]:
+        """Return where these conflict copies come from; raises CaiaError."""
+        request = OriginsRequest(0, tuple(to_text(copy) for copy in copies))
+        reply = await self.process.request(request)
+        assert isinstance(reply, OriginsDone)
+        if reply.error:
+            raise Absent(reply.error, backend="git", operation="conflicts")
+        return list(reply.origins)
 
     def reset_metrics(self) -> None:
         """Forget latencies and counts so far."""

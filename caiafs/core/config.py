@@ -60,6 +60,9 @@ class Config:
     state_dir: Path | None = None
     branch: str | None = None
     trust_meta: bool = False
+    git_remote: str = field(default="", repr=False)
+    git_remote_branch: str | None = None
+    git_remote_interval_s: float = 30.0
 
     use_govc: bool = False
     govc_url: str = "http://localhost:8080"
@@ -88,6 +91,7 @@ class Config:
     commit_settle_s: float = 0.05
     commit_max_age_s: float = 30.0
     commit_interval_s: float = 60.0
+    transaction_max_age_s: float = 600.0
     group_max_documents: int = 5000
     group_max_bytes: int = 64 * MIB
     pending_max_versions: int = 100_000

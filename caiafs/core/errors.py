@@ -7,7 +7,7 @@
     │   ├── InvalidArgument EINVAL                         ├── PermissionDenied EACCES
     │   ├── NotPermitted EPERM   ├── ReadOnly EROFS        ├── FileTooLarge EFBIG
     │   ├── TooManyLinks EMLINK  ├── CrossDevice EXDEV     ├── NoAttribute ENODATA
-    │   └── NotSupported ENOTSUP
+    │   └── NotSupported ENOTSUP ├── Busy EBUSY
     ├── StoreError          a backend did not do it
     │   ├── Unreachable EIO, retryable           connection, 5xx, 429, repository gone
     │   │   └── DeadlineExceeded ETIMEDOUT, retryable
@@ -128,6 +128,12 @@ class NotSupported(FsError):
     """Not in this file system. Never ENOSYS: the kernel would stop asking for good."""
 
     errno = _errno.ENOTSUP
+
+
+class Busy(FsError):
+    """Something else has to be ended first."""
+
+    errno = _errno.EBUSY
 
 
 class StoreError(CaiaError):

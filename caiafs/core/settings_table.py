@@ -56,6 +56,23 @@ REPOSITORY = (
     Setting("state_dir", kinds.PATH, "where state is kept, instead of in the repository"),
     Setting("branch", kinds.BRANCH, "branch to mount, instead of the one that HEAD names"),
     Setting("trust_meta", kinds.BOOLEAN, "take owners and setuid bits that another machine saved"),
+    Setting(
+        "git_remote",
+        kinds.REMOTE,
+        "git repository elsewhere to fetch from, merge with and push to",
+        env="CAIA_GIT_REMOTE",
+    ),
+    Setting(
+        "git_remote_branch",
+        kinds.BRANCH,
+        "its branch, instead of the one of the same name",
+        env="CAIA_GIT_REMOTE_BRANCH",
+    ),
+    _duration(
+        "git_remote_interval",
+        "time between two looks at the git remote",
+        "CAIA_GIT_REMOTE_INTERVAL",
+    ),
 )
 
 GOVC = (
@@ -102,6 +119,7 @@ COMMITS = (
     _duration("commit_settle", "pause in saves that starts publishing"),
     _duration("commit_max_age", "a document that stays open is published after"),
     _duration("commit_interval", "with commit=interval: time between two commits"),
+    _duration("transaction_max_age", "a transaction that nobody commits is ended after"),
     Setting("group_max_documents", kinds.POSITIVE, "most documents in one commit"),
     Setting("group_max_bytes", kinds.SIZE, "most bytes in one commit"),
     Setting("pending_max_versions", kinds.POSITIVE, "versions waiting before older ones coalesce"),

@@ -61,6 +61,7 @@ class CaiaDirectory:
         self._newest: dict[bytes, tuple[int, Hashable]] = {}
         self._shown: dict[int, _Shown] = {}
         self._handles: dict[int, tuple[int, _Shown]] = {}
+        self._openers: dict[int, int] = {}
         self._next_inode = FIRST_INODE
         self._next_handle = FIRST_HANDLE
 
@@ -116,8 +117,8 @@ class CaiaDirectory:
         if shown.lookups <= 0 and not shown.handles:
             del self._shown[ino]
 
-    def open(self, ino: int, flags: int) -> pyfuse3.FileInfo:
-        """Open a file; only the control file can be written."""
+    def open(self, ino: int, flags: int, uid: int) -> pyfuse3.FileInfo:
+        """Open a file; only the control file can be written, and what it takes user `uid` says."""
         shown = self._get(ino)
         if isinstance(shown.node, VirtualDirectory):
             raise IsADirectory("it is a directory")
@@ -126,6 +127,8 @@ class CaiaDirectory:
             raise NotPermitted("a virtual file cannot be changed")
         # Without the page cache EINVAL for a bad command comes from write(2) itself.
         handle = pyfuse3.FileHandleT(self._attach(ino, shown))
+        if is_control:
+            self._openers[handle] = uid
         return pyfuse3.FileInfo(fh=handle, direct_io=is_control, keep_cache=False)
 
     def opendir(self, ino: int) -> int:
@@ -148,7 +151,7 @@ class CaiaDirectory:
         node = self._handles[fh][1].node
         assert isinstance(node, ControlFile), "only the control file opens for writing"
         try:
-            await node.write(bytes(content))
+            await node.write(bytes(content), self._openers[fh])
         except CaiaError as exc:
             log.info("control: %s", exc)
             raise pyfuse3.FUSEError(exc.errno) from exc
@@ -169,6 +172,7 @@ class CaiaDirectory:
     def release(self, fh: int) -> None:
         """Close a file or directory."""
         ino, shown = self._handles.pop(fh)
+        self._openers.pop(fh, None)
         shown.handles -= 1
         if shown.lookups <= 0 and not shown.handles:
             self._shown.pop(ino, None)

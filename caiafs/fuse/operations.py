@@ -33,11 +33,12 @@ from caiafs.fuse.boundary import handler
 from caiafs.fuse.caia import CaiaDirectory
 from caiafs.fuse.convert import Presentation, attribute_change, caller
 from caiafs.state.database import StateDatabase
-from caiafs.vfs.attributes import STATE_XATTR, Attributes
+from caiafs.vfs.attributes import Attributes
 from caiafs.vfs.files import Files
 from caiafs.vfs.inode import HAS_XATTRS, Inode
 from caiafs.vfs.listing import Listings
 from caiafs.vfs.namespace import NAME_MAX, Namespace
+from caiafs.vfs.restore import OUR_XATTRS
 from caiafs.vfs.table import InodeTable
 
 DIRECTORY_XATTR = b"user.caia.dir"
@@ -226,7 +227,8 @@ class CaiaOperations(pyfuse3.Operations):
         if inode == ROOT_INODE and name == DIRECTORY_XATTR:
             return self._caia.root.name
         known = self._table.peek(InodeNo(inode))
-        if known is not None and not known.flags & HAS_XATTRS and name != STATE_XATTR:
+        is_ours = name.startswith(OUR_XATTRS)
+        if known is not None and not known.flags & HAS_XATTRS and not is_ours:
             # The kernel asks for security.capability before most writes, and remembers nothing.
             raise FUSEError(errno.ENODATA)
         return self._attributes.get_xattr(InodeNo(inode), name)
@@ -278,7 +280,7 @@ class CaiaOperations(pyfuse3.Operations):
     @handler
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         if CaiaDirectory.has_inode(inode):
-            return self._caia.open(inode, flags)
+            return self._caia.open(inode, flags, ctx.uid)
         if self.read_only and flags & (os.O_ACCMODE | os.O_TRUNC):
             raise ReadOnly("the mount takes no changes")
         self.changes += flags & os.O_ACCMODE != os.O_RDONLY
@@ -295,6 +297,7 @@ class CaiaOperations(pyfuse3.Operations):
     @handler
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         if CaiaDirectory.has_handle(fh):
+            self.changes += 1  # what health said before a command may be wrong after it
             return await self._caia.write(fh, buf)
         return await self._files.write(HandleId(fh), off, buf)
 

@@ -22,7 +22,7 @@ from caiafs.state.ops import NewOp
 log = logging.getLogger(__name__)
 
 _PUT_INODE = "INSERT OR REPLACE INTO inode VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-_PUT_OP = "INSERT INTO op VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_PUT_OP = "INSERT INTO op VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 _PUT_DENTRY = "INSERT OR REPLACE INTO dentry VALUES (?,?,?,?)"
 _DROP_DENTRY = "DELETE FROM dentry WHERE parent=? AND name=?"
 
@@ -66,6 +66,8 @@ class Journal:
         self._round = max(last_round + 1, time.time_ns() // 1000)
         self._deadline = float("inf")
         self._wanted = trio.Event()
+        self.names_changed = 0
+        """Grows with every name that is put or dropped."""
         self._last_error: StateError | None = None
         self.on_logged: Callable[[int], None] = lambda _seq: None
         """Told the newest op's position after each commit that holds new ops."""
@@ -122,10 +124,12 @@ class Journal:
 
     def put_dentry(self, parent: InodeNo, name: bytes, ino: InodeNo, *, shared: int = 0) -> None:
         """Put a name into a directory with the next commit; `shared`: the inode has others."""
+        self.names_changed += 1
         self._statements.append((_PUT_DENTRY, (parent, name, ino, shared)))
 
     def drop_dentry(self, parent: InodeNo, name: bytes) -> None:
         """Take a name out of a directory with the next commit."""
+        self.names_changed += 1
         self._statements.append((_DROP_DENTRY, (parent, name)))
 
     def put_meta(self, key: str, value: str | int) -> None:
@@ -154,6 +158,7 @@ class Journal:
             op.uid,
             op.program,
             op.time_ns,
+            op.aside,
         )
         # In order with the other statements: a content row is dropped unless an op before it refers
         # to it.

@@ -37,6 +37,7 @@ class Op:
         ino: the document's inode, which ties its versions together.
         uid, program: who, taken at open.
         time_ns: when.
+        aside: REMOVE: the document goes on under a name that is not published, as an editor's backup.
     """
 
     seq: int
@@ -52,6 +53,7 @@ class Op:
     uid: int
     program: str
     time_ns: int
+    aside: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,3 +77,4 @@ class NewOp:
     content_id: int | None = None
     replaced: ObjectId | None = None
     replaced_content: int | None = None
+    aside: bool = False

@@ -15,10 +15,12 @@ from caiafs.core.errors import NotFound, StateCorrupt
 from caiafs.core.types import DocPath, ObjectId
 from caiafs.state import paths
 from caiafs.state.extents import Extents
+from caiafs.state.guard import spool_file
 from caiafs.state.ops import Op, OpKind
+from caiafs.state.said import Note, Transaction
 
 _OP_COLUMNS = (
-    "seq, kind, path, target, mode, oid, size, content, replaced, ino, uid, program, time_ns"
+    "seq, kind, path, target, mode, oid, size, content, replaced, ino, uid, program, time_ns, aside"
 )
 
 
@@ -44,7 +46,8 @@ def to_object_id(raw: bytes | None) -> ObjectId | None:
 
 def to_op(row: tuple[Any, ...]) -> Op:
     """Return a row of `op` as an Op."""
-    seq, kind, path, target, mode, oid, size, content, replaced, ino, uid, program, time_ns = row
+    seq, kind, path, target, mode, oid, size, content, replaced, *who, aside = row
+    ino, uid, program, time_ns = who
     return Op(
         seq=seq,
         kind=OpKind(kind),
@@ -59,6 +62,7 @@ def to_op(row: tuple[Any, ...]) -> Op:
         uid=uid,
         program=program,
         time_ns=time_ns,
+        aside=bool(aside),
     )
 
 
@@ -111,6 +115,17 @@ class StateReader:
         found = self._rows("SELECT min(seq) FROM op WHERE seq>?", seq)[0][0]
         return None if found is None else int(found)
 
+    def transaction_from(self, seq: int) -> Transaction | None:
+        """Return the first committed transaction that has op `seq` or a later one."""
+        sql = "SELECT * FROM txn WHERE last_seq>=? ORDER BY first_seq LIMIT 1"
+        rows = self._rows(sql, seq)
+        return Transaction(*rows[0]) if rows else None
+
+    def notes(self, first_seq: int, last_seq: int) -> list[Note]:
+        """Return what was said of ops `first_seq` to `last_seq`, in order."""
+        sql = "SELECT seq, kind, value FROM note WHERE seq BETWEEN ? AND ? ORDER BY seq, kind"
+        return [Note(*row) for row in self._rows(sql, first_seq, last_seq)]
+
     def content(self, content_id: int) -> StoredContent:
         """Return a content row.
 
@@ -124,7 +139,7 @@ class StateReader:
         return StoredContent(
             size_bytes=size,
             data=data,
-            spool=paths.spool(self._state_dir) / spool if spool is not None else None,
+            spool=spool_file(self._state_dir, spool) if spool is not None else None,
             extents=Extents.from_bytes(extents) if extents is not None else None,
         )
 

@@ -50,6 +50,9 @@ CREATE TABLE dentry (
 
 CREATE INDEX dentry_shared ON dentry (ino) WHERE shared;
 
+-- vfs.conflicts finds open conflicts by the names of their copies.
+CREATE INDEX dentry_conflict ON dentry (name) WHERE instr(name, x'2e636f6e666c6963742d');
+
 CREATE TABLE xattr (
     ino   INTEGER NOT NULL,
     name  BLOB NOT NULL,
@@ -87,8 +90,24 @@ CREATE TABLE op (
     ino      INTEGER NOT NULL,
     uid      INTEGER NOT NULL,
     program  TEXT NOT NULL,
-    time_ns  INTEGER NOT NULL
+    time_ns  INTEGER NOT NULL,
+    aside    INTEGER NOT NULL DEFAULT 0 -- remove: 1: it goes on under a name that is not published
 ) STRICT;
+
+CREATE TABLE txn (
+    first_seq INTEGER PRIMARY KEY, -- ops from here
+    last_seq  INTEGER NOT NULL,    -- to here are one commit
+    message   TEXT NOT NULL,       -- what was said of it, '' for nothing
+    uid       INTEGER NOT NULL     -- who committed it
+) STRICT;
+
+CREATE TABLE note (
+    ino   INTEGER NOT NULL,
+    kind  TEXT NOT NULL,           -- message or source
+    seq   INTEGER NOT NULL,        -- op that it is about; 0: the inode's next one
+    value TEXT NOT NULL,
+    PRIMARY KEY (ino, kind, seq)
+) STRICT, WITHOUT ROWID;
 """
 
 PRAGMAS = (

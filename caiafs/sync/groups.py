@@ -6,7 +6,7 @@ so an op that would bury a version put in the same group opens the next one; and
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote_from_bytes
 
@@ -16,6 +16,7 @@ from caiafs.state.ops import Op, OpKind
 LOOK_AHEAD = 16
 _RETREAT_MAX = 256
 TRAILER_OVERHEAD_BYTES = len("Caiafs-Change: ") + 2 * 40 + 3
+_ESCAPED = 4  # characters in ASCII for one that is not, as a rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,19 @@ class _Version:
     is_new: bool
 
 
-def plan_group(ops: Sequence[Op], limits: GroupLimits) -> int:
-    """Return how many of `ops`, from the first on, make the next group; 0 without ops."""
+def plan_group(
+    ops: Sequence[Op], limits: GroupLimits, said: Mapping[int, int] | None = None
+) -> int:
+    """Return how many of `ops`, from the first on, make the next group; 0 without ops.
+
+    `said` is how many characters were said of an op, by its position.
+    """
+    said = said or {}
     cutter = _Cutter(limits)
     size_bytes = trailer_bytes = 0
     for index, op in enumerate(ops):
         size_bytes += op.size_bytes if op.kind is OpKind.PUT else 0
-        trailer_bytes += trailer_cost(op)
+        trailer_bytes += trailer_cost(op) + _ESCAPED * said.get(op.seq, 0)
         full = (
             index >= limits.documents
             or size_bytes > limits.size_bytes

@@ -17,18 +17,19 @@ import trio
 from caiafs.backends.git.backend import BuiltCommit, DamagedContent
 from caiafs.core.config import CommitPolicy
 from caiafs.core.errors import CaiaError, Misconfigured, RevisionConflict, Unreachable
-from caiafs.core.types import NO_OBJECT, Change, ChangeSet, DocPath, ObjectId
+from caiafs.core.types import NO_OBJECT, ChangeSet, ObjectId
 from caiafs.link.channel import LinkError
 from caiafs.link.messages import Changes, Due, Message, Settled, to_text
-from caiafs.state.ops import Op, OpKind
-from caiafs.store.trailers import Operation
-from caiafs.sync import message as messages
-from caiafs.sync.groups import LOOK_AHEAD, GroupLimits, plan_group
+from caiafs.state.ops import Op
+from caiafs.sync.composition import change_set_of
+from caiafs.sync.conflict_notes import notes_of
+from caiafs.sync.groups import LOOK_AHEAD, GroupLimits
 from caiafs.sync.identity import Identities
 from caiafs.sync.news import split_changes
 from caiafs.sync.published import Published
 from caiafs.sync.replay import Merging, Replay, replay
-from caiafs.sync.view import TreeReader
+from caiafs.sync.selection import Group, OpSource, Selection
+from caiafs.sync.view import TreeReader, TreeView
 
 log = logging.getLogger(__name__)
 
@@ -62,18 +63,6 @@ class Stores(Protocol):
 
     def let_go(self) -> None:
         """A group that met a conflict has nothing left to publish: others put the same there."""
-        ...
-
-
-class OpSource(Protocol):
-    """The op log."""
-
-    def ops_after(self, seq: int, limit: int) -> list[Op]:
-        """Return ops in order, up to one whose content is still being hashed."""
-        ...
-
-    def next_seq(self, seq: int) -> int | None:
-        """Return the position of the op that follows `seq`, ready or not; None without one."""
         ...
 
 
@@ -170,12 +159,12 @@ class Publisher:
         self._urgent = False
         self._wake = trio.Event()
         self._exact_last = settings.exact_last
+        self._selection = Selection(parts.ops, settings.limits, settings.pending_max)
         if settings.exact_last:
             parts.stores.hold_on()
         self._groups = self._documents = self._conflicts = 0
         self._oldest_ns = 0
         self._reason = ""
-        self._coalescing = False
         self._last_commit_time = -math.inf
         self.changed: Callable[[], None] = lambda: None
 
@@ -189,7 +178,7 @@ class Publisher:
             groups=self._groups,
             documents=self._documents,
             conflicts=self._conflicts,
-            coalescing=self._coalescing,
+            coalescing=self._selection.coalescing,
             reason=self._reason,
         )
 
@@ -279,13 +268,14 @@ class Publisher:
             StateError: the op log or a spooled content cannot be read.
         """
         async with self._published.lock:
-            group = self._next_group()
-            if not group:
+            settled = self._published.settled_seq
+            group = self._selection.next_group(settled, self._due_seq, self._exact_last)
+            if group is None:
                 self._pass_gap()
                 return
-            self._oldest_ns = group[0].time_ns
+            self._oldest_ns = group.ops[0].time_ns
             self.changed()
-            self._parts.contents.expect(group)
+            self._parts.contents.expect(group.ops)
             try:
                 await self._publish(group)
             finally:
@@ -302,26 +292,11 @@ class Publisher:
         else:
             self._due_seq = following - 1  # the mount says Due again when the hash is there
 
-    def _next_group(self) -> list[Op]:
-        limits = self._settings.limits
-        settled = self._published.settled_seq
-        self._coalescing = self._due_seq - settled > self._settings.pending_max
-        if self._coalescing:
-            limits = GroupLimits(
-                limits.documents, limits.size_bytes, limits.trailer_bytes, coalesce=True
-            )
-        ops = self._parts.ops.ops_after(settled, limits.documents + LOOK_AHEAD)
-        ops = [op for op in ops if op.seq <= self._due_seq]
-        if ops and self._exact_last >= ops[0].seq:
-            # The primary has this group already; cut elsewhere it would be another operation.
-            return [op for op in ops if op.seq <= self._exact_last]
-        return ops[: plan_group(ops, limits)]
-
-    async def _publish(self, group: list[Op]) -> None:
+    async def _publish(self, group: Group) -> None:
         resent = False
         for meeting in itertools.count(1):
             plan = replay(
-                group,
+                group.ops,
                 self._parts.reader,
                 self._published.tree,
                 self._parts.merging,
@@ -330,15 +305,15 @@ class Publisher:
             self._parts.contents.hold(dict(plan.contents))
             if not plan.changes:
                 self._parts.stores.let_go()
-                await self._settle(group, plan)
+                await self._settle(group.ops, plan)
                 return
-            change_set = self._change_set(group, plan.changes)
+            change_set = self._change_set(group, plan)
             expected = self._published.commit
             built = await self._parts.stores.build(change_set, expected)
-            await self._parts.tell_damage(group, built.damaged)
+            await self._parts.tell_damage(group.ops, built.damaged)
             if built.tree == self._published.tree:
                 self._parts.stores.let_go()
-                await self._settle(group, plan)
+                await self._settle(group.ops, plan)
                 return
             try:
                 await self._parts.stores.publish(change_set, built, expected, resent=resent)
@@ -350,32 +325,35 @@ class Publisher:
                 continue
             except (Unreachable, Misconfigured):
                 # Unknown whether a store has it: it must come again as the same operation.
-                self._exact_last = group[-1].seq
+                self._exact_last = group.ops[-1].seq
                 raise
             self._published.move(built.commit, built.tree)
             self._groups += 1
             self._documents += len(plan.changes)
             self._conflicts += len(plan.conflicts)
-            await self._settle(group, plan)
+            await self._settle(group.ops, plan)
             return
 
-    def _change_set(self, group: list[Op], changes: tuple[Change, ...]) -> ChangeSet:
-        operation = Operation(self._settings.writer_id, group[0].seq, group[-1].seq)
-        programs = tuple(dict.fromkeys(op.program for op in group if op.program))
-        provenance = messages.Provenance(
-            self._parts.identities.host, self._parts.identities.login(group[0].uid), programs
+    def _change_set(self, group: Group, plan: Replay) -> ChangeSet:
+        reader, tree = self._parts.reader, self._published.tree
+        return change_set_of(
+            group,
+            plan.changes,
+            writer_id=self._settings.writer_id,
+            identities=self._parts.identities,
+            view=TreeView(reader, tree),
+            notes=notes_of(plan, reader, tree),
         )
-        author = self._parts.identities.signature(group[0].uid, group[-1].time_ns)
-        text = messages.compose(changes, operation, provenance)
-        return ChangeSet(str(operation), author, text, changes)
 
-    async def _settle(self, group: list[Op], plan: Replay) -> None:
+    async def _settle(self, group: Sequence[Op], plan: Replay) -> None:
         published = self._published
         last_seq = group[-1].seq
         published.move(published.commit, published.tree, settled_seq=last_seq)
-        published.forget_unseen(_written(group))
+        published.forget_unseen(group)
+        if plan.news:  # what follows may have been saved before it is heard of
+            published.unseen.note(plan.news)
         commit = published.commit or NO_OBJECT
-        conflicts = tuple(to_text(path) for path in plan.conflicts)
+        conflicts = tuple(to_text(conflict.copy) for conflict in plan.conflicts)
         # Before Settled: a mount that dies in between compares again from the commit before.
         pieces = split_changes(plan.news)
         for number, news in enumerate(pieces, start=1):
@@ -387,11 +365,7 @@ class Publisher:
                     commit_time_ns=group[-1].time_ns,
                     conflicts=conflicts,
                     is_last=number == len(pieces),
+                    number=published.unseen.newest,
                 )
             )
         await self._parts.send(Settled(last_seq, commit, published.tree))
-
-
-def _written(group: Sequence[Op]) -> list[DocPath]:
-    puts = [op.path for op in group if op.kind is not OpKind.MOVE]
-    return puts + [path for op in group if op.target for path in (op.path, op.target)]

@@ -20,14 +20,13 @@ from caiafs.state.journal import BACKGROUND_DELAY_S, Journal
 from caiafs.vfs.caller import Caller
 from caiafs.vfs.contents import Contents
 from caiafs.vfs.inode import HAS_XATTRS, UNLOGGED, Inode
+from caiafs.vfs.notes import KINDS, Notes
 from caiafs.vfs.publication import Publication
 from caiafs.vfs.restore import OUR_XATTRS
 from caiafs.vfs.table import InodeTable
 
 STATE_XATTR = OUR_XATTRS + b"state"
 """How far a document has come. Answered and not listed, so that no copy takes it along."""
-
-_LATER_XATTRS = (OUR_XATTRS + b"message", OUR_XATTRS + b"source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +57,14 @@ class Attributes:
         contents: Contents,
         publication: Publication,
         *,
+        notes: Notes,
         max_file_bytes: int,
     ) -> None:
         self._journal = journal
         self._table = table
         self._contents = contents
         self._publication = publication
+        self._notes = notes
         self._max_file_bytes = max_file_bytes
 
     async def set(self, ino: InodeNo, change: AttributeChange, caller: Caller) -> Inode:
@@ -136,6 +137,8 @@ class Attributes:
         inode = self._table.get(ino)
         if name == STATE_XATTR:
             return self._state(inode)
+        if name in KINDS:
+            return self._notes.get(inode, KINDS[name])
         if inode.flags & HAS_XATTRS:
             value = self._xattrs(inode).get(name)
             if value is not None:
@@ -165,11 +168,16 @@ class Attributes:
         Raises:
             NotSupported: a POSIX ACL; callers then fall back to the mode.
             NotPermitted: a name that caiafs answers itself.
+            InvalidArgument: no text for a commit.
         """
         if name.startswith(b"system."):
             raise NotSupported("POSIX ACLs are not kept")
-        _refuse_ours(name)
         inode = self._table.get(ino)
+        if name in KINDS:
+            self._notes.set(inode, KINDS[name], value)
+            self._journal.commit()
+            return
+        _refuse_ours(name)
         self._xattrs(inode)[name] = value
         inode.flags |= HAS_XATTRS
         inode.ctime_ns = time.time_ns()
@@ -184,8 +192,12 @@ class Attributes:
             NoAttribute: there is none of that name.
             NotPermitted: a name that caiafs answers itself.
         """
-        _refuse_ours(name)
         inode = self._table.get(ino)
+        if name in KINDS:
+            self._notes.remove(inode, KINDS[name])
+            self._journal.commit()
+            return
+        _refuse_ours(name)
         xattrs = self._xattrs(inode) if inode.flags & HAS_XATTRS else {}
         if name not in xattrs:
             raise NoAttribute("no such attribute")
@@ -199,8 +211,6 @@ class Attributes:
 
 
 def _refuse_ours(name: bytes) -> None:
-    if name in _LATER_XATTRS:
-        raise NotSupported(f"{name.decode()} is not there yet")
     if name.startswith(OUR_XATTRS):
         raise NotPermitted("names in user.caia. belong to caiafs")
 

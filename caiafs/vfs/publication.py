@@ -20,6 +20,7 @@ from caiafs.vfs.caller import Caller, this_process
 from caiafs.vfs.contents import Contents
 from caiafs.vfs.inode import LOCAL, UNLOGGED, Inode
 from caiafs.vfs.local_names import LocalNames
+from caiafs.vfs.notes import Notes
 from caiafs.vfs.table import InodeTable
 
 
@@ -48,12 +49,14 @@ class Publication:
         contents: Contents,
         local_names: LocalNames,
         *,
+        notes: Notes,
         hash_later: Callable[[Inode, int], None],
     ) -> None:
         self._journal = journal
         self._table = table
         self._contents = contents
         self._local_names = local_names
+        self._notes = notes
         self._hash_later = hash_later
 
     def is_local(self, path: DocPath) -> bool:
@@ -118,6 +121,7 @@ class Publication:
         content: "_Content | None" = None,
         replaced: Inode | None = None,
         caller: Caller | None = None,
+        aside: bool = False,
     ) -> None:
         """Log one op; `replaced` is the inode that the path showed before, as the log has it."""
         before, before_content = _known(replaced)
@@ -125,7 +129,7 @@ class Publication:
             uid, program = caller.uid, caller.program()
         else:
             uid, program = inode.author or (this_process().uid, "")
-        self._journal.log_op(
+        seq = self._journal.log_op(
             NewOp(
                 kind=step.kind,
                 path=step.path,
@@ -140,8 +144,10 @@ class Publication:
                 content_id=content.row if content else None,
                 replaced=before,
                 replaced_content=before_content,
+                aside=aside,
             )
         )
+        self._notes.give(inode, seq)
 
     def mode_changed(self, inode: Inode, old_mode: int) -> None:
         """Log a change of what git holds of a mode: the executable bit."""
@@ -155,12 +161,13 @@ class Publication:
         if not self.is_local(path):
             self._arrived(inode, path, None)
 
-    def unlinked(self, inode: Inode, path: DocPath, caller: Caller) -> None:
-        """A name was taken away."""
+    def unlinked(self, inode: Inode, path: DocPath, caller: Caller, *, aside: bool = False) -> None:
+        """A name was taken away; `aside`: for one that is not published."""
         if self.is_local(path) or inode.is_directory:
             return
         if inode.is_logged:
-            self._log(_Step(OpKind.REMOVE, path), inode, replaced=inode, caller=caller)
+            step = _Step(OpKind.REMOVE, path)
+            self._log(step, inode, replaced=inode, caller=caller, aside=aside)
             self._note_local(inode)
         else:
             self._vacated(inode, path, caller)
@@ -183,6 +190,8 @@ class Publication:
     ) -> None:
         """`inode` moved from `old` to `new`, where `target` was."""
         was_local, is_local = self.is_local(old), self.is_local(new)
+        if target is not None and inode.is_publishable and not is_local:
+            self._notes.inherit(inode, target)
         if inode.is_directory:
             if not was_local and not is_local:
                 self._log(_Step(OpKind.MOVE, old, new), inode, caller=caller)
@@ -199,7 +208,7 @@ class Publication:
                 step = _Step(OpKind.MOVE, old, new)
                 self._log(step, inode, content=content, replaced=target, caller=caller)
                 return
-            self.unlinked(inode, old, caller)
+            self.unlinked(inode, old, caller, aside=is_local)
         if not is_local:
             self._arrived(inode, new, target)
 
@@ -227,7 +236,7 @@ class Publication:
     ) -> None:
         """A directory became local, or stopped being so, with all that is below."""
         if is_local:
-            self._log(_Step(OpKind.REMOVE, old), directory, caller=caller)
+            self._log(_Step(OpKind.REMOVE, old), directory, caller=caller, aside=True)
         waiting = [(directory, self._table.path(directory))]
         while waiting:
             below, prefix = waiting.pop()

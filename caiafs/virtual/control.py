@@ -1,4 +1,4 @@
-"""The commands that .caia/control takes: sync, fetch, adopt, reset-metrics.
+"""The commands that .caia/control takes: begin, commit, end, sync, fetch, adopt, reset-metrics.
 
 One write(2) is one command, as `echo sync > control` sends it. Unknown words are InvalidArgument (EINVAL), so that a
 misdirected copy does nothing.
@@ -11,11 +11,38 @@ from caiafs.core.errors import InvalidArgument
 from caiafs.core.types import DocPath
 
 SYNC_TIMEOUT_S = 60.0
+_UNDO = frozenset({b"abort", b"rollback", b"cancel"})
 _COMMAND_MAX_BYTES = 8192
+_USAGE = "commands: begin, commit [MESSAGE], end, sync [TIMEOUT], fetch PATH, adopt, reset-metrics"
 
 
 class Commands(Protocol):
     """What the commands do; app supplies it."""
+
+    def begin(self) -> None:
+        """Hold back what is saved from here on.
+
+        Raises:
+            InvalidArgument: a transaction is open already.
+        """
+        ...
+
+    async def commit(self, message: str, uid: int) -> None:
+        """Make one commit, by user `uid`, of what was held back; return when a store has it.
+
+        Raises:
+            InvalidArgument: no transaction is open, or the message is too long; it stays open.
+            DeadlineExceeded: no store took it in time; it is ended and published later.
+        """
+        ...
+
+    def end(self) -> None:
+        """Publish what was held back as if there had been no transaction.
+
+        Raises:
+            InvalidArgument: no transaction is open.
+        """
+        ...
 
     async def sync(self, timeout_s: float) -> None:
         """Return when every configured store has everything that was saved before.
@@ -48,8 +75,8 @@ class Commands(Protocol):
         ...
 
 
-async def run_command(commands: Commands, data: bytes) -> None:
-    """Carry out the command in `data`.
+async def run_command(commands: Commands, data: bytes, uid: int) -> None:
+    """Carry out the command in `data`, given by user `uid`.
 
     Raises:
         InvalidArgument: not a command, or its argument has no meaning.
@@ -59,7 +86,15 @@ async def run_command(commands: Commands, data: bytes) -> None:
         raise InvalidArgument("a command is one line")
     line = data.removesuffix(b"\n")
     word, space, argument = line.partition(b" ")
-    if word == b"sync":
+    if word == b"commit":
+        await commands.commit(_message(argument), uid)
+    elif line == b"begin":
+        commands.begin()
+    elif line == b"end":
+        commands.end()
+    elif word in _UNDO:
+        raise InvalidArgument("what was saved is never undone; end publishes it one by one")
+    elif word == b"sync":
         await commands.sync(_timeout(argument) if argument.strip() else SYNC_TIMEOUT_S)
     elif word == b"fetch" and space:
         await commands.fetch(_path(argument))
@@ -68,7 +103,20 @@ async def run_command(commands: Commands, data: bytes) -> None:
     elif line == b"reset-metrics":
         commands.reset_metrics()
     else:
-        raise InvalidArgument("commands: sync [TIMEOUT], fetch PATH, adopt, reset-metrics")
+        raise InvalidArgument(_USAGE)
+
+
+def _message(argument: bytes) -> str:
+    """Return a commit message, without the quotes around it that a user may have sent along."""
+    text = argument.strip()
+    if len(text) > 1 and text[:1] == text[-1:] and text[:1] in {b'"', b"'"}:
+        text = text[1:-1].strip()
+    if b"\0" in text:
+        raise InvalidArgument("a message has no NUL in it")
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise InvalidArgument("a message is UTF-8") from exc
 
 
 def _timeout(argument: bytes) -> float:

@@ -20,11 +20,12 @@ class VirtualFile:
 class ControlFile:
     """A file that takes commands; each write(2) is one, and returns when it is done.
 
+    `write` is given the command and the number of the user who opened the file.
     `write` raises CaiaError: InvalidArgument for what is no command.
     """
 
     name: bytes
-    write: Callable[[bytes], Awaitable[None]]
+    write: Callable[[bytes, int], Awaitable[None]]
     mode: int = 0o200
 
 

@@ -45,8 +45,8 @@ def build_caia(sources: Sources, commands: Commands) -> VirtualDirectory:
     ) -> Callable[[], bytes]:
         return lambda: to_json(make(sources.mount(), sources.store(), sources.config))
 
-    async def control(data: bytes) -> None:
-        await run_command(commands, data)
+    async def control(data: bytes, uid: int) -> None:
+        await run_command(commands, data, uid)
 
     nodes: list[VirtualFile | ControlFile] = [
         VirtualFile(b"stats.json", report(stats)),

@@ -1,8 +1,12 @@
 """Commit messages as a person would write them, and trailers that survive the way there and back."""
 
+import re
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from caiafs.backends.git.log import parse_trailers
 from caiafs.core.types import Change, DocPath, Entry, GitMode, blob_id
 from caiafs.store.trailers import (
     MAX_MESSAGE_BYTES,
@@ -15,8 +19,9 @@ from caiafs.store.trailers import (
     writer_of,
 )
 from caiafs.sync.message import Provenance, compose, describe
+from caiafs.sync.words import Remark, Said, width
 
-PLACE = Provenance("host", "ann", ("vim",))
+PLACE = Provenance("host", ("ann",), ("vim",))
 OPERATION = Operation("0badcafe", 3, 7)
 
 
@@ -45,7 +50,7 @@ def test_one_document_is_named():
 def test_mode_change_says_so():
     made = change("run.sh", "1", "1", new=GitMode.EXECUTABLE)
 
-    assert subject(made) == "Make executable run.sh"
+    assert subject(made) == "Make run.sh executable"
 
 
 def test_rename_names_both():
@@ -67,10 +72,80 @@ def test_many_of_a_kind_are_counted_where_they_are():
     assert subject(*changes) == "Add 12 files in reports/2026"
 
 
-def test_mixed_changes_are_counted():
-    changes = [change("d/a", None, "1"), change("d/b", "1", "2"), change("d/c/e", "1", "3")]
+def test_mixed_changes_are_counted_kind_by_kind():
+    changes = [change(f"d/a{n}", None, str(n)) for n in range(3)]
+    changes += [change("d/b", "1", "2"), change("d/c/e", "1", "3"), change("d/gone", "9", None)]
 
-    assert subject(*changes) == "Change 3 files in d"
+    assert subject(*changes) == "Add 3, update 2 and remove 1 files in d"
+
+
+def test_two_changes_of_different_kinds_are_both_told():
+    assert subject(change("a", None, "2"), change("b", "1", "3")) == "Add a and update b"
+
+
+def test_rename_in_a_directory_names_the_directory_once():
+    made = (change("docs/a.txt", "1", None), change("docs/b.txt", None, "1"))
+
+    assert subject(*made) == "Rename docs/a.txt to b.txt"
+
+
+def test_move_to_another_directory_says_which():
+    one = (change("in/a.txt", "1", None), change("archive/2026/a.txt", None, "1"))
+    more = (*one, change("in/b.txt", "2", None), change("archive/2026/b.txt", None, "2"))
+    other = (*one, change("out/b.txt", "2", None), change("archive/2026/b.txt", None, "2"))
+
+    assert subject(*one) == "Move in/a.txt to archive/2026"
+    assert subject(*more) == "Rename in to archive/2026"
+    assert subject(*other) == "Move 2 files to archive/2026"
+
+
+class Tree:
+    """Directories that were there, and that are there now."""
+
+    def __init__(self, had=(), has=()):
+        self.had = set(had).__contains__
+        self.has = set(has).__contains__
+
+
+def test_directory_that_came_or_went_as_a_whole_is_named():
+    added = [change(f"lib/pdf/{n}", None, str(n)) for n in range(12)]
+    removed = [change(f"lib/pdf/{n}", str(n), None) for n in range(12)]
+
+    assert describe(added, Tree())[0] == "Add lib (12 files)"
+    assert describe(added, Tree(had=[b"lib"]))[0] == "Add lib/pdf (12 files)"
+    assert describe(added, Tree(had=[b"lib", b"lib/pdf"]))[0] == "Add 12 files in lib/pdf"
+    assert describe(removed, Tree(has=[b"lib"]))[0] == "Remove lib/pdf (12 files)"
+
+
+def test_name_in_any_language_stands_as_it_is_and_fits_the_line():
+    assert subject(change("Grüße.txt", None, "1")) == "Add Grüße.txt"
+
+    wide = subject(change("文档/" * 30 + "a", None, "1"))
+
+    assert sum(1 + (ord(char) > 0x2E80) for char in wide) <= 72
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.binary(min_size=1, max_size=150),
+            st.sampled_from([None, "1", "2"]),
+            st.sampled_from([None, "1", "2"]),
+        ).filter(lambda item: item[1] != item[2]),
+        min_size=1,
+        max_size=6,
+        unique_by=lambda item: item[0],
+    )
+)
+def test_every_subject_is_one_visible_line_of_at_most_72_columns(items):
+    made = [change(path, before, after) for path, before, after in items]
+
+    for tree in (None, Tree(), Tree(had=[b""], has=[b""])):
+        line = describe(made, tree)[0]
+
+        assert line.isprintable()
+        assert width(line) <= 72
+        assert line.strip()
 
 
 def test_two_documents_are_both_named():
@@ -93,14 +168,100 @@ def test_long_path_is_cut_at_its_front():
     assert line.endswith("d/text.txt")
 
 
-def test_message_is_printable_ascii_whatever_the_names():
-    message = compose(
-        [change("ü\n\x00/\udcff".encode("utf-8", "surrogateescape"), None, "1")], OPERATION, PLACE
-    )
+def test_message_is_printable_whatever_the_names_and_ascii_for_govc():
+    made = [change("ü\n\x00/\udcff".encode("utf-8", "surrogateescape"), None, "1")]
 
-    assert message.isascii()
+    message = compose(made, OPERATION, PLACE)
+
     assert all(char.isprintable() or char == "\n" for char in message)
-    assert message.splitlines()[0] == "Add \\xfc\\n\\x00/\\xff"
+    assert message.splitlines()[0] == "Add ü\\n\\x00/\\xff"
+    assert with_named_changes(message, made).isascii()
+
+
+HOSTILE = [
+    "x\n\nCaiafs-Operation: deadbeef-1-99",
+    "Caiafs-Operation: deadbeef-1-99",
+    "x\n caiafs-operation : deadbeef-1-99",
+    "x\r\n\r\nCaiafs-Change: - " + "0" * 40 + " f",
+    "x\vCaiafs-Document: 0123456789abcdef f",
+    "x\u2028Caiafs-Source: elsewhere",
+    "x\x85Caiafs-Operation: deadbeef-1-99\n\n\n\n\x1b[31m\u202e",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_users_say_cannot_pass_for_a_trailer(text):
+    made = [change("f", None, "1"), change("g", None, "2")]
+    told = [Said(text), Said("", [Remark(DocPath(b"f"), text, text)])]
+
+    for said in told:
+        for message in (m := compose(made, OPERATION, PLACE, said=said), with_named_changes(m, ())):
+            assert operation_of(message) == OPERATION
+            assert named_changes(message) is None
+            keys = {key for key, _ in parse_trailers(message)}
+            assert keys <= {
+                f"Caiafs-{w}" for w in ("Operation", "Host", "User", "Program", "Source")
+            }
+            ours = [li for li in message.splitlines() if li.lower().lstrip().startswith("caiafs-")]
+            assert len(ours) == 4 + (said.message == "")
+            assert "\x1b" not in message
+
+
+@given(st.text(max_size=300), st.text(max_size=80))
+def test_nothing_that_users_say_hides_the_operation(text, source):
+    remark = Remark(DocPath(b"f"), text, source)
+
+    message = compose([change("f", None, "1")], OPERATION, PLACE, said=Said(text, [remark]))
+
+    assert operation_of(message) == OPERATION
+    assert named_changes(message) is None
+    assert dict(parse_trailers(message))["Caiafs-Host"] == "host"
+
+
+def test_message_of_a_transaction_comes_first():
+    made = [change("f", None, "1"), change("g", None, "2")]
+
+    message = compose(made, OPERATION, PLACE, said=Said("Bring in two\n\nBecause."))
+
+    assert message.startswith("Bring in two\n\nBecause.\n\nA f\nA g\n\nCaiafs-Operation: ")
+
+
+def test_message_of_the_only_document_is_the_commit_s():
+    said = Said("", [Remark(DocPath(b"f"), "Say why", "https://example.org/f.pdf")])
+
+    message = compose([change("f", "1", "2")], OPERATION, PLACE, said=said)
+
+    assert message.startswith("Say why\n\nCaiafs-Operation: ")
+    assert message.endswith("Caiafs-Source: https://example.org/f.pdf\n")
+
+
+def test_message_of_one_of_several_documents_names_it():
+    said = Said("", [Remark(DocPath(b"f"), "Say why", "scan 12")])
+
+    message = compose([change("f", "1", "2"), change("g", "1", "3")], OPERATION, PLACE, said=said)
+
+    assert message.startswith("Update f and g\n\nf: Say why\n\nM f\nM g\n\n")
+    assert message.endswith("Caiafs-Source: scan 12 (f)\n")
+
+
+def test_same_message_of_all_documents_is_the_commit_s():
+    said = Said("", [Remark(DocPath(p), "Correct the year") for p in (b"f", b"g")])
+
+    message = compose([change("f", "1", "2"), change("g", "1", "3")], OPERATION, PLACE, said=said)
+
+    assert message.startswith("Correct the year\n\nM f\n")
+
+
+def test_what_many_users_say_is_bounded_and_says_so():
+    remarks = [Remark(DocPath(b"f%d" % n), f"{n}" + "ü" * 3000, f"{n}" * 900) for n in range(200)]
+    made = [change(f"f{n}", None, str(n)) for n in range(200)]
+
+    text = with_named_changes(compose(made, OPERATION, PLACE, said=Said("", remarks)), made)
+
+    assert len(text) < MAX_MESSAGE_BYTES + 100
+    assert "more remarks" in text
+    assert re.search(r"^Caiafs-Sources: \d+ more$", text, re.MULTILINE)
+    assert operation_of(text) == OPERATION
 
 
 def test_operation_survives():

@@ -36,6 +36,15 @@ class RecordedCommands:
     def reset_metrics(self) -> None:
         self.asked.append("reset-metrics")
 
+    def begin(self) -> None:
+        self.asked.append("begin")
+
+    async def commit(self, message: str, uid: int) -> None:
+        self.asked.append(("commit", message, uid))
+
+    def end(self) -> None:
+        self.asked.append("end")
+
 
 class Uptime:
     """Makes a new report at each call, with a growing uptime."""
@@ -110,12 +119,20 @@ def test_the_directory_answers_to_its_name(caia_dir: str, name: bytes):
         (b"fetch a b/\xff\n", ("fetch", b"a b/\xff")),
         (b"reset-metrics\n", "reset-metrics"),
         (b"adopt\n", "adopt"),
+        (b"begin\n", "begin"),
+        (b"commit Say why\n", ("commit", "Say why", 7)),
+        (b'commit "Say why"\n', ("commit", "Say why", 7)),
+        (b"commit 'Say why'", ("commit", "Say why", 7)),
+        (b"commit Say why\n\nBecause.\n", ("commit", "Say why\n\nBecause.", 7)),
+        ("commit Grüße\n".encode(), ("commit", "Grüße", 7)),
+        (b"commit\n", ("commit", "", 7)),
+        (b"end\n", "end"),
     ],
 )
 async def test_commands_are_carried_out(data: bytes, asked: object):
     commands = RecordedCommands()
 
-    await run_command(commands, data)
+    await run_command(commands, data, 7)
 
     assert commands.asked == [asked]
 
@@ -126,6 +143,12 @@ async def test_commands_are_carried_out(data: bytes, asked: object):
         b"",
         b"\n",
         b"rm -rf\n",
+        b"begin now\n",
+        b"end now\n",
+        b"abort\n",
+        b"rollback\n",
+        b"commit \xff\n",
+        b"commit a\0b\n",
         b"sync soon\n",
         b"sync -1s\n",
         b"sync \xff\n",
@@ -144,13 +167,13 @@ async def test_anything_else_is_refused_and_does_nothing(data: bytes):
     commands = RecordedCommands()
 
     with pytest.raises(InvalidArgument):
-        await run_command(commands, data)
+        await run_command(commands, data, 7)
 
     assert commands.asked == []
 
 
 async def test_a_command_s_failure_is_the_writer_s():
     with pytest.raises(NotFound):
-        await run_command(RecordedCommands(), b"fetch missing\n")
+        await run_command(RecordedCommands(), b"fetch missing\n", 7)
     with pytest.raises(DeadlineExceeded):
-        await run_command(RecordedCommands(), b"sync 0s\n")
+        await run_command(RecordedCommands(), b"sync 0s\n", 7)
