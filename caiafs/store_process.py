@@ -18,6 +18,7 @@ from caiafs.core import locations
 from caiafs.core import log as logs
 from caiafs.core.config import config_from_json
 from caiafs.core.errors import CaiaError
+from caiafs.core.remote_url import secrets_of
 from caiafs.link.channel import Channel, LinkClosed, LinkError
 from caiafs.link.messages import Failed, Start
 from caiafs.state import paths
@@ -106,7 +107,7 @@ async def _serve_started(channel: Channel, start: Start) -> None:
             state_dir / locations.STORE_LOG_NAME,
             config.log_level,
             to_stderr=config.foreground,
-            secrets=[config.govc_auth_token],
+            secrets=[config.govc_auth_token, *secrets_of(config.git_remote)],
         )
         with StateReader(state_dir) as state:
             await run_parts(channel, start, config, state)

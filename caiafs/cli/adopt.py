@@ -1,4 +1,4 @@
-"""`caiafs adopt MNT`: merges a govc and a git repository that both hold documents and never met."""
+"""`caiafs adopt MNT`: merges stores that both hold documents and never met: govc, git, a git remote."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +13,12 @@ def run(argv: list[str], environ: Mapping[str, str]) -> int:
     """Have the mount merge both; documents of one name that differ are kept side by side.
 
     Raises:
-        ConfigError: not a caiafs mount, or govc cannot be used now.
+        ConfigError: not a caiafs mount, or a store cannot be used now.
     """
     parser = Parser(
         "adopt",
         usage="caiafs adopt MNT",
-        description="Merge govc and git though they never met; see `caiafs status`.",
+        description="Merge govc, git and the git remote though they never met; see `caiafs status`.",
     )
     parser.add_argument("mountpoint", type=Path, metavar="MNT")
     mount = find_caiafs(parser.parse(argv).mountpoint)
@@ -29,5 +29,5 @@ def run(argv: list[str], environ: Mapping[str, str]) -> int:
             f"adopt: {exc.strerror}; `caiafs status {mount.point}` says why",
             exit_code=ExitCode.FAILURE,
         ) from exc
-    print("govc and git are merged; `caiafs sync` waits until both hold everything")
+    print("merged; `caiafs sync` waits until every store holds everything")
     return ExitCode.OK

@@ -14,6 +14,7 @@ from caiafs.core import locations
 from caiafs.core import log as logs
 from caiafs.core.config import Config
 from caiafs.core.errors import ConfigError
+from caiafs.core.remote_url import secrets_of
 from caiafs.core.settings import Settings, load
 
 
@@ -57,7 +58,7 @@ def _server(settings: Settings) -> daemon.Serve:
             locations.log_file(config),
             config.log_level,
             to_stderr=config.foreground,
-            secrets=[config.govc_auth_token],
+            secrets=[config.govc_auth_token, *secrets_of(config.git_remote)],
         )
         # Imported here: pyfuse3, trio and pygit2 take longer to load than --help takes to print.
         from caiafs import app

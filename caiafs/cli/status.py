@@ -1,6 +1,7 @@
 """`caiafs status MNT`: what a person wants to know of a mount, or all of it as JSON."""
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,9 @@ def describe(point: Path, health: dict[str, Any], stats: dict[str, Any]) -> list
     ]
     for name, backend in sorted(health.get("backends", {}).items()):
         lines.append(f"{name + ':':<12}{_backend(backend)}")
+    remote = health.get("remote", {})
+    if remote.get("configured"):
+        lines.append(f"remote:     {_remote(remote)}")
     pending = state.get("pending_ops", 0)
     if pending:
         age = format_duration(round(state.get("oldest_pending_s", 0)))
@@ -64,3 +68,13 @@ def _backend(backend: dict[str, Any]) -> str:
     if backend.get("breaker", "closed") != "closed":
         parts.append(f"breaker {backend['breaker']}")
     return ", ".join(part for part in parts if part)
+
+
+def _remote(remote: dict[str, Any]) -> str:
+    parts = [str(remote.get("condition", "")), f"{remote.get('branch')} of {remote.get('url')}"]
+    parts += [f"{remote[key]} {key}" for key in ("ahead", "behind") if remote.get(key)]
+    for key, word in (("last_fetch_s", "looked at"), ("last_push_s", "pushed to")):
+        if remote.get(key):
+            age = format_duration(round(max(0, time.time() - remote[key])))
+            parts.append(f"{word} {age} ago")
+    return ", ".join(parts)

@@ -111,6 +111,11 @@ def left(mount: Mount) -> list[str]:
             why = "; ".join(backend.get("reasons", [])) or backend.get("last_error", "")
             lacking = f"{name} lacks {_count(backend['behind'], 'document')}"
             lines.append(lacking + (f" ({why})" if why else ""))
+    remote = health.get("remote", {})
+    if remote.get("documents_left"):
+        why = "; ".join(remote.get("reasons", []))
+        lacking = f"the git remote lacks {_count(remote['documents_left'], 'document')}"
+        lines.append(lacking + (f" ({why})" if why else ""))
     return lines
 
 

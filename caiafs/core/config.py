@@ -60,7 +60,7 @@ class Config:
     state_dir: Path | None = None
     branch: str | None = None
     trust_meta: bool = False
-    git_remote: str = field(default="", repr=False)
+    git_remote: str | None = field(default=None, repr=False)
     git_remote_branch: str | None = None
     git_remote_interval_s: float = 30.0
 

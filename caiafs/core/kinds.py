@@ -20,6 +20,7 @@ from caiafs.core.durations import (
     parse_duration,
     parse_size,
 )
+from caiafs.core.remote_url import ALLOWED, mask, parse_remote
 
 _TRUE = frozenset({"1", "t", "true", "yes", "on"})
 _FALSE = frozenset({"0", "f", "false", "no", "off"})
@@ -174,6 +175,7 @@ URL = Kind(
     _url,
     metavar="URL",
 )
+REMOTE = Kind(ALLOWED, parse_remote, mask, "URL|NAME")
 SECRET = Kind("printable ASCII without spaces", _secret, metavar="TOKEN")
 PATH = Kind("a path", _path, metavar="PATH")
 NAME = Kind("hidden, visible, or a file name", _component, metavar="hidden|visible|NAME")

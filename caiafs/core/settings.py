@@ -14,7 +14,8 @@ from typing import Any
 
 from caiafs.core.config import BackendName, Config
 from caiafs.core.errors import ConfigError
-from caiafs.core.kinds import PATH
+from caiafs.core.kinds import PATH, REMOTE
+from caiafs.core.remote_url import anchored, mask, secrets_of
 from caiafs.core.settings_table import SETTINGS, Setting
 
 DEFAULT_REPOSITORY = Path("data/repo")
@@ -83,7 +84,7 @@ def from_toml(path: Path) -> tuple[list[Given], tuple[str, ...]]:
     warnings = [
         f"{path} holds {item.name} and others can read it; chmod 600 {path}"
         for item in given
-        if SETTINGS[item.name].secret and mode & 0o044
+        if _is_secret(item) and mode & 0o044
     ]
     return given, tuple(warnings)
 
@@ -103,6 +104,13 @@ def _from_toml_value(path: Path, name: str, value: object) -> Given:
     return Given(name, text, f"{path}", path.absolute().parent)
 
 
+def _is_secret(given: Given) -> bool:
+    setting = SETTINGS[given.name]
+    if setting.kind is REMOTE:
+        return isinstance(given.text, str) and bool(secrets_of(given.text.strip()))
+    return setting.secret
+
+
 def _allowed(name: str) -> str:
     return SETTINGS[name].kind.allowed
 
@@ -114,15 +122,24 @@ def _value(given: Given) -> Any:
             f"{setting.name} must not be on a command line, where every user can read it; use"
             f" {setting.env} in the environment, govc_auth_token_file=, or a --config file"
         )
+    if setting.kind is REMOTE and _is_secret(given) and not given.private:
+        raise ConfigError(
+            f"{setting.name} with a password must not be on a command line, where every user can read it;"
+            f" use git's credentials (gitcredentials(7)), {setting.env} in the environment, or a --config file"
+        )
     if isinstance(given.text, tuple):
         return given.text
     try:
         value = setting.kind.parse(given.text)
     except (ValueError, RuntimeError) as exc:  # RuntimeError: ~ of a user without a home
         shown = MASKED if setting.secret else repr(given.text)
+        if setting.kind is REMOTE:
+            shown = mask(shown)
         raise ConfigError(
             f"{setting.name} is {shown} (from {given.origin}); allowed: {setting.kind.allowed}"
         ) from exc
+    if setting.kind is REMOTE:
+        return anchored(value, given.base)
     return given.base / value if setting.kind is PATH else value
 
 
@@ -214,7 +231,8 @@ def _check_together(config: Config, origins: dict[str, str]) -> None:
     """Refuse values that are fine alone and make no sense together, or that would never work."""
     if config.allow_other and config.allow_root:
         raise ConfigError("allow_other and allow_root exclude each other; allow_other lets root in")
-    for name in ("operation_timeout", "govc_timeout", "poll_interval", "sync_interval"):
+    positive = ("operation_timeout", "govc_timeout", "poll_interval", "sync_interval")
+    for name in (*positive, "git_remote_interval"):
         if getattr(config, f"{name}_s") <= 0:
             raise ConfigError(
                 f"{name} is 0s (from {origins[name]}); allowed: more than 0, {_allowed(name)}"

@@ -61,11 +61,48 @@ class BackendReport:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteReport:
+    """The git remote.
+
+    Attributes:
+        configured: False: nothing is ever sent anywhere.
+        url: its address, secrets masked.
+        branch: the branch there.
+        condition: ok, degraded (away, refuses, never met), off.
+        reasons: what a person should know, one sentence each.
+        head: its newest commit as last seen.
+        ahead, behind: commits that it lacks, and that we lack.
+        documents_left: documents that it lacks, or has other contents of.
+        last_fetch_ns, last_push_ns: when it was last looked at, and when it last took something; 0: never.
+        merges: merges with it since the process started.
+        operations: per operation name: look, fetch, merge, push.
+        last_error: the newest error's text, with its age.
+    """
+
+    configured: bool = False
+    url: str = ""
+    branch: str = ""
+    condition: Condition = Condition.OFF
+    reasons: tuple[str, ...] = ()
+    head: str | None = None
+    ahead: int = 0
+    behind: int = 0
+    documents_left: int = 0
+    last_fetch_ns: int = 0
+    last_push_ns: int = 0
+    merges: int = 0
+    operations: dict[str, OperationStatistics] = field(default_factory=dict)
+    last_error: str = ""
+    last_error_age_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StoreReport:
     """The store process.
 
     Attributes:
         mode: "hybrid", "git only" or "govc only".
+        remote: the git remote.
         reasons: reasons that belong to no backend.
         settled_seq, last_seq: newest op settled, newest op known to be due.
         pending_ops: ops due and not settled.
@@ -81,6 +118,7 @@ class StoreReport:
 
     mode: str
     backends: dict[str, BackendReport]
+    remote: RemoteReport = field(default_factory=RemoteReport)
     reasons: tuple[str, ...] = ()
     settled_seq: int = 0
     last_seq: int = 0

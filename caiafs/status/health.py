@@ -6,9 +6,9 @@ Pure. Whatever is unknown is said: without the store process the answer is degra
 from typing import Any
 
 from caiafs.core.config import BackendName, Config
-from caiafs.link.report import BackendReport, Condition, StoreReport
+from caiafs.link.report import BackendReport, Condition, RemoteReport, StoreReport
 from caiafs.status.report import MountReport
-from caiafs.status.stats import backend_of
+from caiafs.status.stats import backend_of, remote_of
 
 
 def health(mount: MountReport, store: StoreReport | None, config: Config) -> dict[str, Any]:
@@ -23,6 +23,7 @@ def health(mount: MountReport, store: StoreReport | None, config: Config) -> dic
         "mode": store.mode if store and store.mode else _mode(config),
         "reasons": reasons,
         "backends": {name: _backend(report) for name, report in backends.items()},
+        "remote": _remote(remote_of(store, config)),
         "listing": backends["govc"].listing if backends["govc"].configured else "complete",
         "pending_ops": mount.state.pending_ops,
         "oldest_pending_s": round(mount.state.oldest_pending_s, 3),
@@ -55,6 +56,8 @@ def _reasons(
     for name, report in backends.items():
         if report.configured:
             reasons += _backend_reasons(name, report)
+    if store is not None:
+        reasons += [f"git remote: {reason}" for reason in store.remote.reasons]
     return list(dict.fromkeys(reasons))
 
 
@@ -95,6 +98,23 @@ def _backend(report: BackendReport) -> dict[str, Any]:
         "listing": report.listing,
         "reasons": list(report.reasons),
         "refused": len(report.refused),
+        "last_error": report.last_error,
+        "last_error_age_s": report.last_error_age_s,
+    }
+
+
+def _remote(report: RemoteReport) -> dict[str, Any]:
+    return {
+        "configured": report.configured,
+        "condition": report.condition.value,
+        "url": report.url,
+        "branch": report.branch,
+        "ahead": report.ahead,
+        "behind": report.behind,
+        "documents_left": report.documents_left,
+        "last_fetch_s": round(report.last_fetch_ns / 1e9, 3),
+        "last_push_s": round(report.last_push_ns / 1e9, 3),
+        "reasons": list(report.reasons),
         "last_error": report.last_error,
         "last_error_age_s": report.last_error_age_s,
     }

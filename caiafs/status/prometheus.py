@@ -9,7 +9,7 @@ from typing import Literal
 
 from caiafs.core.config import Config
 from caiafs.core.metrics import OperationStatistics
-from caiafs.link.report import Condition, StoreReport
+from caiafs.link.report import Condition, RemoteReport, StoreReport
 from caiafs.status.health import health
 from caiafs.status.report import MountReport
 from caiafs.status.stats import backend_of
@@ -82,6 +82,14 @@ def _up(reports: Reports) -> Iterable[Sample]:
             yield (("backend", backend),), float(usable)
 
 
+def _remote(value: Callable[[RemoteReport], float]) -> Callable[[Reports], Iterable[Sample]]:
+    def samples(reports: Reports) -> Iterable[Sample]:
+        if reports.store is not None and reports.store.remote.configured:
+            yield (), value(reports.store.remote)
+
+    return samples
+
+
 def _refused(reports: Reports) -> Iterable[Sample]:
     for backend in ("govc", "git"):
         report = backend_of(reports.store, backend, reports.config)
@@ -97,6 +105,8 @@ def _operations(reports: Reports) -> Iterable[tuple[Labels, OperationStatistics]
     for backend, report in sorted(reports.store.backends.items()):
         for name, statistics in sorted(report.operations.items()):
             yield (("backend", backend), ("operation", name)), statistics
+    for name, statistics in sorted(reports.store.remote.operations.items()):
+        yield (("backend", "git_remote"), ("operation", name)), statistics
 
 
 def _outcomes(reports: Reports) -> Iterable[Sample]:
@@ -177,6 +187,18 @@ METRICS: tuple[Metric, ...] = (
            _backends("behind")),
     Metric("caiafs_backend_refused_documents", "gauge", "documents", "stable", "Documents that it refuses.",
            _refused),
+    Metric("caiafs_remote_up", "gauge", "1", "stable", "1 while the git remote is level or can be made so.",
+           _remote(lambda r: r.condition is Condition.OK)),
+    Metric("caiafs_remote_ahead_commits", "gauge", "commits", "stable", "Commits that the git remote lacks.",
+           _remote(lambda r: r.ahead)),
+    Metric("caiafs_remote_behind_commits", "gauge", "commits", "stable", "Commits of it that are not here.",
+           _remote(lambda r: r.behind)),
+    Metric("caiafs_remote_last_fetch_timestamp_seconds", "gauge", "seconds", "stable",
+           "When the git remote was last looked at, 0 for never.", _remote(lambda r: r.last_fetch_ns / 1e9)),
+    Metric("caiafs_remote_last_push_timestamp_seconds", "gauge", "seconds", "stable",
+           "When it last took something, 0 for never.", _remote(lambda r: r.last_push_ns / 1e9)),
+    Metric("caiafs_remote_merges_total", "counter", "commits", "stable", "Merges with it.",
+           _remote(lambda r: r.merges)),
     Metric("caiafs_operations_total", "counter", "operations", "stable", "Operations by outcome.", _outcomes),
     Metric("caiafs_operation_seconds_total", "counter", "seconds", "stable", "Time spent in them.",
            _seconds_spent),

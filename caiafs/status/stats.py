@@ -8,7 +8,8 @@ from typing import Any
 
 from caiafs.core.config import Config
 from caiafs.core.metrics import OperationStatistics
-from caiafs.link.report import BackendReport, StoreReport
+from caiafs.core.remote_url import mask
+from caiafs.link.report import BackendReport, RemoteReport, StoreReport
 from caiafs.status.report import MountReport
 
 
@@ -36,6 +37,13 @@ def backend_of(store: StoreReport | None, name: str, config: Config) -> BackendR
     if store is not None and name in store.backends:
         return store.backends[name]
     return BackendReport(configured=name == "git" or config.use_govc)
+
+
+def remote_of(store: StoreReport | None, config: Config) -> RemoteReport:
+    """Return what is known of the git remote, also before the first report."""
+    if store is not None:
+        return store.remote
+    return RemoteReport(configured=bool(config.git_remote), url=mask(config.git_remote or ""))
 
 
 def _mount(mount: MountReport) -> dict[str, Any]:
@@ -99,6 +107,26 @@ def _storage(store: StoreReport | None, config: Config) -> dict[str, Any]:
             **_backend(govc),
         },
         "git": _backend(git),
+        "git_remote": _remote(remote_of(store, config)),
+    }
+
+
+def _remote(report: RemoteReport) -> dict[str, Any]:
+    return {
+        "configured": report.configured,
+        "condition": report.condition.value,
+        "url": report.url,
+        "branch": report.branch,
+        "head": report.head,
+        "ahead": report.ahead,
+        "behind": report.behind,
+        "documents_left": report.documents_left,
+        "last_fetch_s": round(report.last_fetch_ns / 1e9, 3),
+        "last_push_s": round(report.last_push_ns / 1e9, 3),
+        "merges": report.merges,
+        "last_error": report.last_error,
+        "last_error_age_s": report.last_error_age_s,
+        "operations": operations(report.operations),
     }
 
 

@@ -56,6 +56,11 @@ class HybridStore:
         return "git only" if self._govc is None else "hybrid"
 
     @property
+    def is_hybrid(self) -> bool:
+        """Whether govc is in use."""
+        return self._govc is not None
+
+    @property
     def govc_is_primary(self) -> bool:
         """Whether a group counts as stored when govc has it."""
         return self._govc is not None and self._config.primary_backend is BackendName.GOVC

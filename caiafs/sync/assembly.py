@@ -43,6 +43,7 @@ from caiafs.sync.published import Published
 from caiafs.sync.publisher import Publisher, PublisherParts, PublisherSettings
 from caiafs.sync.pushes import Pushes
 from caiafs.sync.recovery import find_news, find_settled, find_unfinished, known_tree
+from caiafs.sync.remote_assembly import build_remote
 from caiafs.sync.replay import Merging
 from caiafs.sync.reporter import Reporter
 from caiafs.sync.service import Service
@@ -90,6 +91,10 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
             await _tell_news(parts, before, settled_ops)
         async with published.lock:
             await pushes.take()
+        if parts.remote is not None and published.commit is None:
+            # So that nothing is saved into an empty folder whose documents are about to come.
+            with trio.move_on_after(_FIRST_LOOK_S):
+                await parts.remote.attempt()
         await channel.send(Current())
         exact_last = await _find_exact_last(parts, state, start.writer_id)
         settings = replace(_publisher_settings(config, start.writer_id), exact_last=exact_last)
@@ -161,6 +166,7 @@ def _build(
         pushes,
         follower,
         foreign,
+        build_remote(config, git, published, (pushes, contents)),
         publisher_parts,
     )
 
@@ -284,6 +290,7 @@ async def _run(
         follower=parts.follower,
         contents=parts.contents,
         attributes=saver,
+        remote=parts.remote,
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reporter.run)
@@ -297,6 +304,9 @@ async def _run(
             parts.govc.changed = reporter.changed
             parts.catch_up.progress = reporter.changed
             nursery.start_soon(parts.catch_up.run)
+        if parts.remote is not None:
+            parts.remote.changed = reporter.changed
+            nursery.start_soon(parts.remote.run)
         if parts.comparison is not None:
             parts.comparison.progress = reporter.changed
             nursery.start_soon(parts.comparison.run)

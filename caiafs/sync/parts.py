@@ -15,6 +15,7 @@ from caiafs.sync.foreign import ForeignCommits
 from caiafs.sync.published import Published
 from caiafs.sync.publisher import PublisherParts
 from caiafs.sync.pushes import Pushes
+from caiafs.sync.remote import Remote
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,4 +34,5 @@ class Parts:
     pushes: Pushes
     follower: Follower
     foreign: ForeignCommits | None
+    remote: Remote | None
     publisher_parts: PublisherParts

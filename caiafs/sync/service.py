@@ -67,6 +67,7 @@ class Service:
         contents: Contents,
         attributes: AttributeSaver | None,
         conflicts: ConflictHistory,
+        remote: Remote | None,
     ) -> None:
         self._channel = channel
         self._published = published
@@ -76,6 +77,7 @@ class Service:
         self._contents = contents
         self._attributes = attributes
         self._conflicts = conflicts
+        self._remote = remote
         self._loads = trio.CapacityLimiter(_LOADS_AT_ONCE)
         self._requests: dict[type[Message], Callable[[Any], Awaitable[None]]] = {
             StoredRequest: self._stored,
@@ -129,25 +131,42 @@ class Service:
     async def _sync(self, request: SyncRequest) -> None:
         """Wait until every configured store has everything, telling how far it is."""
         with self._stores.asked():
-            await self._wait_level(request)
-            left = self._left(request.last_seq)
+            remote_left = await self._wait_level(request)
+            left = self._left(request.last_seq) | remote_left
         if self._attributes is not None:
             await self._attributes.save()
         reasons = self._stores.reasons() if any(left.values()) else ()
         if left["git"] and self._publisher.statistics().reason:
             reasons = (self._publisher.statistics().reason, *reasons)
+        if any(remote_left.values()) and self._remote is not None:
+            reasons = (*reasons, *self._remote.reasons())
         await self.send(SyncDone(request.request_id, left, reasons))
 
-    async def _wait_level(self, request: SyncRequest) -> None:
-        told: dict[str, int] = {}
+    async def _wait_level(self, request: SyncRequest) -> dict[str, int]:
+        """Wait for the stores and for the git remote; return what that lacks."""
+        remote_left: dict[str, int] = {}
         with trio.move_on_after(request.timeout_s):
-            while any((left := self._left(request.last_seq)).values()):
-                self._publisher.due(Due(request.last_seq, urgent=True))
-                if left != told:
-                    told = left
-                    await self.send(SyncProgress(request.request_id, left))
-                # Several things end this wait, stores among them that say nothing when they do.
-                await trio.sleep(PROGRESS_INTERVAL_S if told else 0)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._feed_remote, request.last_seq, remote_left)
+                await self._wait_stores(request)
+        return remote_left
+
+    async def _wait_stores(self, request: SyncRequest) -> None:
+        told: dict[str, int] = {}
+        while any((left := self._left(request.last_seq)).values()):
+            self._publisher.due(Due(request.last_seq, urgent=True))
+            if left != told:
+                told = left
+                await self.send(SyncProgress(request.request_id, left))
+            # Several things end this wait, stores among them that say nothing when they do.
+            await trio.sleep(PROGRESS_INTERVAL_S if told else 0)
+
+    async def _feed_remote(self, last_seq: int, left: dict[str, int]) -> None:
+        """Have the git remote take ops up to `last_seq`, and put into `left` what it lacks; nothing without a remote."""
+        if self._remote is not None:
+            left["remote"] = max(1, self._remote.left())  # until it has answered
+            await self._published.wait_settled(last_seq)
+            left["remote"] = await self._remote.bring_level()
 
     def _left(self, last_seq: int) -> dict[str, int]:
         """Return how many documents each store lacks; ops that are not settled count for all."""
@@ -168,7 +187,7 @@ class Service:
         await self.send(FetchDone(request.request_id, tuple(found), missing, error))
 
     async def _adopt(self, request: AdoptRequest) -> None:
-        error = await self._stores.adopt(request.timeout_s)
+        error = await self._adopt_all(request.timeout_s)
         await self.send(AdoptDone(request.request_id, error))
 
     async def _find_copies(self, request: ConflictCopiesRequest) -> None:
@@ -192,6 +211,20 @@ class Service:
             log.warning("the history of conflicts cannot be read: %s", error)
         await self.send(OriginsDone(request.request_id, tuple(found), error))
 
+    async def _adopt_all(self, timeout_s: float) -> str:
+        """Merge with whatever this repository never met; return why it is not done."""
+        if self._remote is None:
+            return await self._stores.adopt(timeout_s)
+        errors = []
+        if self._remote.is_unmet:
+            with trio.move_on_after(timeout_s) as scope:
+                errors.append(await self._remote.adopt())
+            if scope.cancelled_caught:
+                errors.append("the git remote did not answer yet")
+        if self._stores.is_hybrid and not self._stores.may_catch_up:
+            errors.append(await self._stores.adopt(timeout_s))
+        return "; ".join(error for error in errors if error)
+
     async def _load(self, request: LoadRequest) -> None:
         error, size = "", 0
         async with self._loads:
@@ -206,11 +239,14 @@ class Service:
         """Publish what is pending and bring the stores level, within the grace period."""
         last_seq = self._publisher.statistics().last_seq
         self._publisher.due(Due(last_seq, urgent=True))
+        remote_left: dict[str, int] = {}
         with trio.move_on_after(message.grace_s):
-            await self._published.wait_settled(last_seq)
-            if self._attributes is not None:
-                await self._attributes.save()
-            while self._stores.may_catch_up and any(self._left(last_seq).values()):  # noqa: ASYNC110
-                # A store that is lost meanwhile says nothing: there is no event for all ends of this.
-                await trio.sleep(PROGRESS_INTERVAL_S / 4)
-        await self.send(Stopped(self._left(last_seq)))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._feed_remote, last_seq, remote_left)
+                await self._published.wait_settled(last_seq)
+                if self._attributes is not None:
+                    await self._attributes.save()
+                while self._stores.may_catch_up and any(self._left(last_seq).values()):  # noqa: ASYNC110
+                    # A store that is lost meanwhile says nothing: there is no event for all ends of this.
+                    await trio.sleep(PROGRESS_INTERVAL_S / 4)
+        await self.send(Stopped(self._left(last_seq) | remote_left))

@@ -5,7 +5,7 @@ Used by `sync.assembly` for the reporter. From memory only, a few times a second
 
 import time
 
-from caiafs.link.report import StoreReport
+from caiafs.link.report import RemoteReport, StoreReport
 from caiafs.store.comparison import ComparisonReport
 from caiafs.sync.attributes import AttributeSaver
 from caiafs.sync.parts import Parts
@@ -30,6 +30,7 @@ def compose_report(parts: Parts, publisher: Publisher, saver: AttributeSaver | N
             "govc": parts.stores.govc_report(),
             "git": parts.stores.git_report(published.commit),
         },
+        remote=parts.remote.report() if parts.remote is not None else RemoteReport(),
         reasons=tuple(reasons),
         settled_seq=published.settled_seq,
         last_seq=done.last_seq,
@@ -39,7 +40,8 @@ def compose_report(parts: Parts, publisher: Publisher, saver: AttributeSaver | N
         documents_published=done.documents,
         conflicts=done.conflicts
         + parts.pushes.conflicts
-        + (parts.foreign.conflicts if parts.foreign else 0),
+        + (parts.foreign.conflicts if parts.foreign else 0)
+        + (parts.remote.merge.conflicts if parts.remote else 0),
         comparisons=compared.done,
         comparison_left=compared.left,
         repaired=compared.repaired,
