@@ -99,10 +99,13 @@ async def _run(
         for part in (
             mount.journal.run,
             mount.db.run,
+            mount.settlement.run,
+            link.run,
             mount.files.run,
             mount.hasher.run,
             mount.transactions.run,
             mount.remote.run,
+            mount.conflicts.run,
             mount.disk_cache.run,
         ):
             nursery.start_soon(part)
@@ -174,11 +177,12 @@ def _operations(mount: MountProcess, link: StoreLink, origins: Mapping[str, str]
         version=__version__,
         mount=reporter.report,
         store=link.report,
+        versions=mount.versions,
     )
     caia = CaiaDirectory(
         build_caia(sources, link),
         visible=config.caia_dir == "visible",
-        moment=lambda: (link.report_moment, operations.changes),
+        moment=lambda: (link.report_moment, operations.changes, mount.conflicts.answers),
     )
     operations = CaiaOperations(
         mount.parts(),

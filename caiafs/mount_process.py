@@ -26,6 +26,7 @@ from caiafs.state.journal import Journal
 from caiafs.state.spool import Spool
 from caiafs.store_link import StoreLink
 from caiafs.vfs.attributes import Attributes
+from caiafs.vfs.conflicts import Conflicts
 from caiafs.vfs.contents import Contents, Limits
 from caiafs.vfs.damage import Damage
 from caiafs.vfs.files import FilePolicy, Files
@@ -38,10 +39,12 @@ from caiafs.vfs.notes import Notes
 from caiafs.vfs.publication import Publication
 from caiafs.vfs.recovery import recover
 from caiafs.vfs.remote import Remote
+from caiafs.vfs.resolution import Resolver
 from caiafs.vfs.restore import Restorer
 from caiafs.vfs.settlement import Settlement
 from caiafs.vfs.table import InodeTable
 from caiafs.vfs.transactions import Transactions
+from caiafs.vfs.versions import Versions
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 log = logging.getLogger(__name__)
@@ -68,6 +71,9 @@ class MountProcess:
     kernel: KernelCache
     remote: Remote
     settlement: Settlement
+    conflicts: Conflicts
+    versions: Versions
+    resolver: Resolver
     notes: Notes
     transactions: Transactions
     damage: Damage
@@ -114,6 +120,12 @@ def build(
     files = Files(
         journal, table, contents, publication, namespace, policy=_policy(config), stored=link
     )
+    max_bytes = config.max_file_bytes
+    attributes = Attributes(
+        journal, table, contents, publication, notes=notes, max_file_bytes=max_bytes
+    )
+    conflicts = Conflicts(journal, table, repository.reader, link)
+    transactions = _transactions(config, journal, files)
     built = MountProcess(
         config=config,
         repository=repository,
@@ -126,21 +138,26 @@ def build(
         publication=publication,
         hasher=hasher,
         namespace=namespace,
-        attributes=Attributes(
-            journal,
-            table,
-            contents,
-            publication,
-            notes=notes,
-            max_file_bytes=config.max_file_bytes,
-        ),
+        attributes=attributes,
         files=files,
         listings=Listings(table),
         kernel=kernel,
         remote=Remote(journal, table, namespace, kernel=kernel),
         settlement=Settlement(journal, table, spool),
         notes=notes,
-        transactions=_transactions(config, journal, files),
+        transactions=transactions,
+        conflicts=conflicts,
+        versions=Versions(conflicts, table, files, contents),
+        resolver=Resolver(
+            conflicts,
+            journal,
+            table,
+            contents,
+            names=(namespace, publication),
+            transactions=transactions,
+            kernel=kernel,
+            read_only=config.read_only,
+        ),
         damage=damage,
     )
     _begin(built, restorer)

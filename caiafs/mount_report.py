@@ -63,6 +63,7 @@ class Reporter:
                 broken_requests=operations.broken_requests,
             ),
             shadowed=self._shadowed(),
+            conflicts=len(mount.conflicts.open()),
             reasons=self._reasons(),
         )
 

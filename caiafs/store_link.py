@@ -4,6 +4,8 @@ Used by mount_process and app. It supplies what vfs asks for (`BlobLoader`, `Sto
 `.caia/control` asks for (`Commands`), and takes what the store process tells (`LinkEvents`).
 """
 
+import collections
+import contextlib
 import json
 import logging
 from collections.abc import Callable
@@ -11,7 +13,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from caiafs.core.errors import Absent, Busy, DeadlineExceeded, NotFound, StateError, Unreachable
+from caiafs.core.errors import (
+    Absent,
+    Busy,
+    DeadlineExceeded,
+    NotFound,
+    StateError,
+    StateFull,
+    Unreachable,
+)
 from caiafs.core.types import NO_OBJECT, Change, DocPath, ObjectId
 from caiafs.link.codec import from_json
 from caiafs.link.messages import (
@@ -54,6 +64,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _STORED_TIMEOUT_S = 60.0
+_FULL_PAUSE_S = 1.0
+_ARRIVAL_ROOM_BYTES = 2 * 1024 * 1024
+"""What a slice of others' changes takes in the state DB's log at most (`vfs.remote`)."""
 _ADOPT_TIMEOUT_S = 30.0
 
 
@@ -65,6 +78,9 @@ class StoreLink:
         self._mount: MountProcess | None = None
         self._current = trio.Event()
         self._incoming: list[Change] = []
+        self._arrived: collections.deque[tuple[Changes, list[Change]]] = collections.deque()
+        self._taking = trio.Lock()
+        self._full = trio.Event()
         self._loading: dict[ObjectId, trio.Event] = {}
         self.process = StoreProcess(self._start_message, self)
         self._report_json = ""
@@ -130,8 +146,9 @@ class StoreLink:
         if last_seq <= self.settled_seq:
             return
         self.settled_seq = last_seq
-        self.mount.notes.settled(last_seq)
-        self._transactions.settled(last_seq)
+        with contextlib.suppress(StateFull):  # what is said here goes with a later commit
+            self.mount.notes.settled(last_seq)
+            self._transactions.settled(last_seq)
         if await self.mount.settlement.settled(last_seq):
             self.mount.disk_cache.note_growth()
 
@@ -150,6 +167,36 @@ class StoreLink:
         if not message.is_last:
             return
         changes, self._incoming = self._incoming, []
+        self._arrived.append((message, changes))
+        await self._take_arrived()
+
+    async def run(self) -> None:
+        """Take in what a full disk kept waiting, until cancelled."""
+        while True:
+            await self._full.wait()
+            self._full = trio.Event()
+            await trio.sleep(_FULL_PAUSE_S)
+            await self._take_arrived()
+
+    async def _take_arrived(self) -> None:
+        """Take in changes in their order, as far as the disk has room: nobody is to do them by halves."""
+        async with self._taking:
+            while self._arrived:
+                message, changes = self._arrived[0]
+                try:
+                    self.mount.db.require_room(_ARRIVAL_ROOM_BYTES)
+                    await self._take(message, changes)
+                except StateFull as exc:
+                    log.warning("changes of others wait: %s", exc)
+                    self._full.set()
+                    return
+                self._arrived.popleft()
+                if message.last_seq <= self.settled_seq:
+                    self._note_commit(
+                        message.commit
+                    )  # else `Settled` follows; a restart needs both
+
+    async def _take(self, message: Changes, changes: list[Change]) -> None:
         if message.commit_time_ns:
             self.mount.table.import_time_ns = message.commit_time_ns
         trees = {to_path(path): oid for path, oid in message.trees.items()}
@@ -157,15 +204,13 @@ class StoreLink:
         self.mount.conflicts.noticed(change.path for change in changes if change.after is not None)
         if message.number and not self.mount.remote.is_waiting:
             self.process.seen(Seen(message.number, self.mount.journal.last_seq))
-        if message.last_seq <= self.settled_seq:
-            self._note_commit(message.commit)  # else `Settled` follows, and a restart needs both
 
     def _note_commit(self, commit: ObjectId) -> None:
         """Note that the state DB shows what `commit` brought; a restart compares from there.
 
         Changes that wait for a writer are in memory only: until then a restart has to hear of them.
         """
-        if commit != NO_OBJECT and not self.mount.remote.is_waiting:
+        if commit != NO_OBJECT and not self.mount.remote.is_waiting and not self._arrived:
             journal = self.mount.journal
             journal.put_meta("known_commit", commit)
             journal.commit_within(BACKGROUND_DELAY_S)
@@ -292,6 +337,10 @@ class StoreLink:
         assert isinstance(reply, AdoptDone)
         if reply.error:
             raise Unreachable(reply.error, backend="govc", operation="adopt")
+
+    async def resolve(self, way: str, key: str, uid: int, given: bytes) -> None:
+        """End a conflict; see `vfs.resolution`."""
+        await self.mount.resolver.resolve(way, key, uid, given=given)
 
     # --- what vfs.conflicts asks for
 

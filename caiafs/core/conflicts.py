@@ -15,6 +15,9 @@ from caiafs.core.types import DocPath, ObjectId, join_path, split_path
 MARK = b".conflict-"
 """In every name of a copy; what the state DB's index looks for."""
 
+RESERVED = b".caiafs-resolve-"
+"""Begins the names of files that `caiafs resolve --file` puts beside a document; they are never published."""
+
 _NAME_MAX_BYTES = 255
 _EXTENSION_MAX_BYTES = 20
 _SHORT_ID = 8

@@ -4,7 +4,7 @@ Used by fuse.operations. Each rendering has an inode number of its own and zero 
 number the kernel's size and content of different renderings mix (tried: stats.json said 10 bytes
 while 60 were read). cp(1) looks a file up twice and refuses one whose number changed in between, so
 a rendering answers for half a second, unless something happened meanwhile. Nothing here waits
-except a write to the control file.
+except a write to the control file and a read of a document's version.
 """
 
 import logging
@@ -16,7 +16,15 @@ from collections.abc import Callable, Hashable
 import pyfuse3
 
 from caiafs.core.errors import CaiaError, IsADirectory, NotADirectory, NotFound, NotPermitted
-from caiafs.virtual.nodes import ControlFile, VirtualDirectory, VirtualFile, VirtualNode
+from caiafs.virtual.nodes import (
+    ControlFile,
+    DocumentFile,
+    LiveDirectory,
+    Reader,
+    VirtualDirectory,
+    VirtualFile,
+    VirtualNode,
+)
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +33,7 @@ FIRST_INODE = 1 << 62
 
 FIRST_HANDLE = 1 << 62
 
+_DIRECTORIES = (VirtualDirectory, LiveDirectory)
 _ANSWERS_FOR_NS = 500_000_000
 _AT_ONCE_NS = 1_000_000
 """Two lookups of one open(2) are this close, however busy the mount is."""
@@ -33,19 +42,44 @@ _AT_ONCE_NS = 1_000_000
 class _Shown:
     """A node as one lookup showed it."""
 
-    __slots__ = ("content", "handles", "lookups", "node", "time_ns")
+    __slots__ = (
+        "content",
+        "handles",
+        "lookups",
+        "node",
+        "path",
+        "rendered_ns",
+        "size_bytes",
+        "time_ns",
+    )
 
-    def __init__(self, node: VirtualNode) -> None:
+    def __init__(self, node: VirtualNode, path: tuple[bytes, ...]) -> None:
         self.node = node
+        self.path = path
         self.content = node.render() if isinstance(node, VirtualFile) else b""
-        self.time_ns = time.time_ns()
+        self.size_bytes = node.size_bytes if isinstance(node, DocumentFile) else len(self.content)
+        self.rendered_ns = time.time_ns()
+        self.time_ns = node.time_ns if isinstance(node, DocumentFile) else self.rendered_ns
         self.lookups = 0
         self.handles = 0
 
     @property
     def age_ns(self) -> int:
         """How long ago this was rendered."""
-        return time.time_ns() - self.time_ns
+        return time.time_ns() - self.rendered_ns
+
+
+class _Handle:
+    """An open file or directory: what the lookup showed, and what was open()ed of it."""
+
+    __slots__ = ("children", "ino", "reader", "shown", "uid")
+
+    def __init__(self, ino: int, shown: _Shown, uid: int) -> None:
+        self.ino = ino
+        self.shown = shown
+        self.uid = uid
+        self.reader: Reader | None = None
+        self.children: list[VirtualNode] = []
 
 
 class CaiaDirectory:
@@ -58,10 +92,9 @@ class CaiaDirectory:
         self.root = root
         self.visible = visible
         self._moment = moment
-        self._newest: dict[bytes, tuple[int, Hashable]] = {}
+        self._newest: dict[tuple[bytes, ...], tuple[int, Hashable]] = {}
         self._shown: dict[int, _Shown] = {}
-        self._handles: dict[int, tuple[int, _Shown]] = {}
-        self._openers: dict[int, int] = {}
+        self._handles: dict[int, _Handle] = {}
         self._next_inode = FIRST_INODE
         self._next_handle = FIRST_HANDLE
 
@@ -81,28 +114,30 @@ class CaiaDirectory:
         except KeyError:
             raise NotFound("no such virtual file") from None
 
-    def show(self, node: VirtualNode) -> pyfuse3.EntryAttributes:
-        """Return attributes of `node`, under an inode number that the kernel will forget."""
+    def show(self, node: VirtualNode, above: tuple[bytes, ...] = ()) -> pyfuse3.EntryAttributes:
+        """Return attributes of `node` in the directory `above`, under a number that the kernel will forget."""
+        path = (*above, node.name)
         moment = self._moment()
-        ino, when = self._newest.get(node.name, (0, None))
+        ino, when = self._newest.get(path, (0, None))
         shown = self._shown.get(ino)
         answers_for_ns = _ANSWERS_FOR_NS if when == moment else _AT_ONCE_NS
         if shown is None or shown.age_ns > answers_for_ns:
             ino = self._next_inode
             self._next_inode += 1
-            shown = self._shown[ino] = _Shown(node)
-            self._newest[node.name] = (ino, moment)
+            shown = self._shown[ino] = _Shown(node, path)
+            self._newest[path] = (ino, moment)
         shown.lookups += 1
         return _attributes(ino, shown)
 
     def lookup(self, parent: int, name: bytes) -> pyfuse3.EntryAttributes:
         """Return what `name` means in one of our directories."""
-        node = self._get(parent).node
-        if not isinstance(node, VirtualDirectory):
+        shown = self._get(parent)
+        if not isinstance(shown.node, _DIRECTORIES):
             raise NotADirectory("a virtual file has no names in it")
-        if name not in node.children:
+        child = shown.node.children.get(name)
+        if child is None:
             raise NotFound("no such virtual file")
-        return self.show(node.children[name])
+        return self.show(child, shown.path)
 
     def getattr(self, ino: int) -> pyfuse3.EntryAttributes:
         """Return attributes."""
@@ -114,44 +149,60 @@ class CaiaDirectory:
         if shown is None:
             return
         shown.lookups -= lookups
-        if shown.lookups <= 0 and not shown.handles:
-            del self._shown[ino]
+        self._drop_unused(ino, shown)
+
+    def _drop_unused(self, ino: int, shown: _Shown) -> None:
+        if shown.lookups > 0 or shown.handles:
+            return
+        self._shown.pop(ino, None)
+        if self._newest.get(shown.path, (0, None))[0] == ino:
+            del self._newest[shown.path]
 
     def open(self, ino: int, flags: int, uid: int) -> pyfuse3.FileInfo:
         """Open a file; only the control file can be written, and what it takes user `uid` says."""
         shown = self._get(ino)
-        if isinstance(shown.node, VirtualDirectory):
+        if isinstance(shown.node, _DIRECTORIES):
             raise IsADirectory("it is a directory")
         is_control = isinstance(shown.node, ControlFile)
         if flags & os.O_ACCMODE != os.O_RDONLY and not is_control:
             raise NotPermitted("a virtual file cannot be changed")
         # Without the page cache EINVAL for a bad command comes from write(2) itself.
-        handle = pyfuse3.FileHandleT(self._attach(ino, shown))
-        if is_control:
-            self._openers[handle] = uid
+        fh = self._attach(ino, shown, uid)
+        if isinstance(shown.node, DocumentFile):
+            self._handles[fh].reader = shown.node.open()
+        handle = pyfuse3.FileHandleT(fh)
         return pyfuse3.FileInfo(fh=handle, direct_io=is_control, keep_cache=False)
 
     def opendir(self, ino: int) -> int:
-        """Open a directory."""
-        return self._attach(ino, self._get(ino))
+        """Open a directory; what it lists does not change while it is open."""
+        shown = self._get(ino)
+        handle = self._attach(ino, shown, 0)
+        if isinstance(shown.node, _DIRECTORIES):
+            self._handles[handle].children = list(shown.node.children.values())
+        return handle
 
-    def _attach(self, ino: int, shown: _Shown) -> int:
+    def _attach(self, ino: int, shown: _Shown, uid: int) -> int:
         handle = self._next_handle
         self._next_handle += 1
         shown.handles += 1
-        self._handles[handle] = (ino, shown)
+        self._handles[handle] = _Handle(ino, shown, uid)
         return handle
 
-    def read(self, fh: int, offset: int, length: int) -> bytes:
-        """Return bytes of what was rendered at the lookup."""
-        return self._handles[fh][1].content[offset : offset + length]
+    async def read(self, fh: int, offset: int, length: int) -> bytes:
+        """Return bytes of what was rendered at the lookup, or of a document."""
+        handle = self._handles[fh]
+        if handle.reader is not None:
+            length = max(0, min(length, handle.shown.size_bytes - offset))
+            return await handle.reader.read(offset, length)
+        return handle.shown.content[offset : offset + length]
 
     async def write(self, fh: int, content: bytes) -> int:
         """Run a command; one that fails is the caller's to handle, the errno says why."""
-        node = self._handles[fh][1].node
+        handle = self._handles[fh]
+        node = handle.shown.node
         assert isinstance(node, ControlFile), "only the control file opens for writing"
         try:
-            await node.write(bytes(content), self._openers[fh])
+            await node.write(bytes(content), handle.uid)
         except CaiaError as exc:
             log.info("control: %s", exc)
             raise pyfuse3.FUSEError(exc.errno) from exc
@@ -159,28 +210,27 @@ class CaiaDirectory:
 
     def readdir(self, fh: int, start: int, token: pyfuse3.ReaddirToken) -> None:
         """List one of our directories."""
-        node = self._handles[fh][1].node
-        assert isinstance(node, VirtualDirectory), "opendir is for directories"
-        for position, child in enumerate(node.children.values()):
+        handle = self._handles[fh]
+        for position, child in enumerate(handle.children):
             if position < start:
                 continue
-            entry = self.show(child)
+            entry = self.show(child, handle.shown.path)
             if not pyfuse3.readdir_reply(token, child.name, entry, position + 1):
                 self.forget(entry.st_ino, 1)
                 return
 
     def release(self, fh: int) -> None:
         """Close a file or directory."""
-        ino, shown = self._handles.pop(fh)
-        self._openers.pop(fh, None)
-        shown.handles -= 1
-        if shown.lookups <= 0 and not shown.handles:
-            self._shown.pop(ino, None)
+        handle = self._handles.pop(fh)
+        if handle.reader is not None:
+            handle.reader.close()
+        handle.shown.handles -= 1
+        self._drop_unused(handle.ino, handle.shown)
 
 
 def _attributes(ino: int, shown: _Shown) -> pyfuse3.EntryAttributes:
     entry = pyfuse3.EntryAttributes()
-    is_directory = isinstance(shown.node, VirtualDirectory)
+    is_directory = isinstance(shown.node, _DIRECTORIES)
     entry.st_ino = pyfuse3.InodeT(ino)
     entry.st_mode = pyfuse3.ModeT(
         (stat.S_IFDIR if is_directory else stat.S_IFREG) | shown.node.mode
@@ -188,9 +238,9 @@ def _attributes(ino: int, shown: _Shown) -> pyfuse3.EntryAttributes:
     entry.st_nlink = 2 if is_directory else 1
     entry.st_uid = os.geteuid()
     entry.st_gid = os.getegid()
-    entry.st_size = len(shown.content)
+    entry.st_size = shown.size_bytes
     entry.st_blksize = 4096
-    entry.st_blocks = (len(shown.content) + 511) >> 9
+    entry.st_blocks = (shown.size_bytes + 511) >> 9
     entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = shown.time_ns
     entry.entry_timeout = entry.attr_timeout = 0.0
     return entry

@@ -27,6 +27,8 @@ class KernelCache:
             _QUEUED_MAX
         )
         self._is_mounted = False
+        self._queued = 0
+        self._told = trio.Event()
         self.sent = 0
         self.failed = 0
 
@@ -37,13 +39,22 @@ class KernelCache:
 
         With `removed`, the inode that lost the name for good, watchers are told of a deletion.
         """
-        if self._is_mounted:
-            await self._send.send((directory, name, removed))
+        await self._queue(directory, name, removed)
 
     async def forget_attributes(self, ino: InodeNo) -> None:
         """Have the kernel ask for an inode's attributes again; its pages stay."""
+        await self._queue(ino, b"", None)
+
+    async def _queue(self, ino: InodeNo, name: bytes, removed: InodeNo | None) -> None:
         if self._is_mounted:
-            await self._send.send((ino, b"", None))
+            self._queued += 1
+            await self._send.send((ino, name, removed))
+
+    async def wait_told(self) -> None:
+        """Return when the kernel has heard what was queued so far; holding nothing that a handler needs."""
+        queued = self._queued
+        while self.sent + self.failed < queued:
+            await self._told.wait()
 
     async def run(self) -> None:
         """Carry notifies out, until cancelled; before that the kernel knows nothing of us."""
@@ -69,6 +80,8 @@ class KernelCache:
                     log.warning("the kernel did not take a notify: %s", exc)
                 else:
                     self.sent += 1
+                self._told.set()
+                self._told = trio.Event()
 
 
 def _notify(directory: InodeNo, name: bytes, removed: InodeNo | None) -> None:

@@ -32,7 +32,7 @@ from caiafs.core.types import ROOT_INODE, HandleId, InodeNo
 from caiafs.fuse.boundary import handler
 from caiafs.fuse.caia import CaiaDirectory
 from caiafs.fuse.convert import Presentation, attribute_change, caller
-from caiafs.state.database import StateDatabase
+from caiafs.state.database import WANTED_ROOM_BYTES, StateDatabase
 from caiafs.vfs.attributes import Attributes
 from caiafs.vfs.files import Files
 from caiafs.vfs.inode import HAS_XATTRS, Inode
@@ -109,12 +109,14 @@ class CaiaOperations(pyfuse3.Operations):
         self.changes += 1
         if parent >= 1 << 62 or (parent == ROOT_INODE and name == self._caia.root.name):
             raise NotPermitted("the virtual directory cannot be changed")
+        self._db.require_room()
         return InodeNo(parent)
 
     def _making(self, parent: int, name: bytes) -> InodeNo:
         """Return `parent` if a new name may be made in it; refused before anything is done."""
         directory = self._changing(parent, name)
         self._files.check_space()
+        self._db.require_room(WANTED_ROOM_BYTES)
         return directory
 
     # --- names
@@ -291,7 +293,7 @@ class CaiaOperations(pyfuse3.Operations):
     @handler
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         if CaiaDirectory.has_handle(fh):
-            return self._caia.read(fh, off, size)
+            return await self._caia.read(fh, off, size)
         return await self._files.read(HandleId(fh), off, size)
 
     @handler

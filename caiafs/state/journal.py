@@ -6,6 +6,7 @@ crash may not take back calls `commit`; the rest says `commit_within` and rides 
 one.
 """
 
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from typing import Any, Protocol
 
 import trio
 
-from caiafs.core.errors import StateError
+from caiafs.core.errors import StateError, StateFull
 from caiafs.core.types import ROOT_INODE, InodeNo, ObjectId
 from caiafs.state.database import StateDatabase
 from caiafs.state.ops import NewOp
@@ -228,6 +229,11 @@ class Journal:
         if self._last_seq != self._committed_seq:
             self._committed_seq = self._last_seq
             self.on_logged(self._last_seq)
+
+    def commit_if_possible(self) -> None:
+        """Commit; on a full disk it is tried again in the background, and nobody waits for that."""
+        with contextlib.suppress(StateFull):
+            self.commit()
 
     def commit_within(self, delay_s: float) -> None:
         """Have everything so far committed within `delay_s`, without waiting for it."""

@@ -25,6 +25,7 @@ def health(mount: MountReport, store: StoreReport | None, config: Config) -> dic
         "backends": {name: _backend(report) for name, report in backends.items()},
         "remote": _remote(remote_of(store, config)),
         "listing": backends["govc"].listing if backends["govc"].configured else "complete",
+        "conflicts": mount.conflicts,
         "pending_ops": mount.state.pending_ops,
         "oldest_pending_s": round(mount.state.oldest_pending_s, 3),
     }

@@ -69,6 +69,7 @@ class MountReport:
         fuse: per kernel request, by its name.
         dirty_bytes: written and not yet in the state DB.
         shadowed: stored documents that .caia hides.
+        conflicts: open conflicts.
         reasons: what a person should know that belongs to no part, one sentence each.
     """
 
@@ -89,4 +90,5 @@ class MountReport:
     store_process: StoreProcessReport = StoreProcessReport()
     kernel: KernelReport = KernelReport()
     shadowed: tuple[str, ...] = ()
+    conflicts: int = 0
     reasons: tuple[str, ...] = ()

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import pathspec
 
+from caiafs.core.conflicts import RESERVED
 from caiafs.core.errors import ConfigError
-from caiafs.core.types import DocPath
+from caiafs.core.types import DocPath, split_path
 
 
 class LocalNames:
@@ -39,6 +40,8 @@ class LocalNames:
 
     def match(self, path: DocPath) -> bool:
         """Whether the document at `path` is local."""
+        if RESERVED in bytes(path) and split_path(path)[1].startswith(RESERVED):
+            return True
         text = path.decode("utf-8", "surrogateescape")
         if self._names is None:
             return self._spec.match_file(text)

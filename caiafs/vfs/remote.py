@@ -29,7 +29,8 @@ from caiafs.core.types import (
     git_mode,
 )
 from caiafs.state.journal import Journal
-from caiafs.vfs.inode import EXPLICIT, HAS_XATTRS, LOADED, UNLOGGED, Inode
+from caiafs.vfs.inheritance import inherit
+from caiafs.vfs.inode import EXPLICIT, LOADED, UNLOGGED, Inode
 from caiafs.vfs.namespace import Namespace
 from caiafs.vfs.table import InodeTable
 
@@ -126,7 +127,7 @@ class Remote:
 
     async def _tell_kernel(self) -> None:
         """Commit, then have the kernel look again."""
-        self._journal.commit()
+        self._journal.commit_if_possible()
         notices, self._notices = self._notices, []
         for directory in {directory for directory, _, _ in notices}:
             await self._kernel.forget_attributes(directory)
@@ -271,24 +272,12 @@ class Remote:
         like = old if old is not None else directory
         new = self._table.imported(after.mode, after.oid, like=like, size=after.size_bytes)
         if old is not None:
-            self._inherit(new, old)
+            inherit(self._journal, new, old)
             self._table.unlink(directory, name, old)
         self._table.link(directory, name, new)
         self._changed(directory, name)
         if old is not None:
             self._namespace.lost_name(old)
-
-    def _inherit(self, new: Inode, old: Inode) -> None:
-        """Keep what a store does not know of a document: permissions and attributes."""
-        if new.is_file and old.is_file:
-            kept = stat.S_IMODE(old.mode) & ~0o111
-            execute = (kept & 0o444) >> 2 if new.mode & 0o100 else 0
-            new.mode = stat.S_IFREG | kept | execute
-        if old.flags & HAS_XATTRS:
-            new.flags |= HAS_XATTRS
-            self._journal.run_sql(
-                "INSERT INTO xattr SELECT ?, name, value FROM xattr WHERE ino=?", new.ino, old.ino
-            )
 
     def _directory(self, path: DocPath) -> Inode | None:
         """Return a directory as far as it is loaded."""

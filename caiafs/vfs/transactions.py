@@ -107,6 +107,13 @@ class Transactions:
         self._close()
         return last
 
+    def bind(self, first: int, last: int, uid: int) -> None:
+        """Make one commit of ops that are being logged, by user `uid`; the caller commits the state DB."""
+        if self.is_open:
+            return
+        self._journal.run_sql("INSERT INTO txn VALUES (?,?,?,?)", first, last, "", uid)
+        self._committed = True
+
     def end(self) -> None:
         """Give the transaction up: nothing is undone, what it holds is published as usual.
 

@@ -1,4 +1,4 @@
-"""The commands that .caia/control takes: begin, commit, end, sync, fetch, adopt, reset-metrics.
+"""The commands that .caia/control takes: begin, commit, end, sync, fetch, adopt, resolve, reset-metrics.
 
 One write(2) is one command, as `echo sync > control` sends it. Unknown words are InvalidArgument (EINVAL), so that a
 misdirected copy does nothing.
@@ -13,7 +13,7 @@ from caiafs.core.types import DocPath
 SYNC_TIMEOUT_S = 60.0
 _UNDO = frozenset({b"abort", b"rollback", b"cancel"})
 _COMMAND_MAX_BYTES = 8192
-_USAGE = "commands: begin, commit [MESSAGE], end, sync [TIMEOUT], fetch PATH, adopt, reset-metrics"
+_USAGE = "commands: begin, commit [MESSAGE], end, sync [TIMEOUT], fetch PATH, adopt, resolve WAY ID, reset-metrics"
 
 
 class Commands(Protocol):
@@ -70,6 +70,14 @@ class Commands(Protocol):
         """
         ...
 
+    async def resolve(self, way: str, key: str, uid: int, given: bytes) -> None:
+        """End the conflict `key` for user `uid`: see `vfs.resolution`.
+
+        Raises:
+            NotFound, Busy, IsADirectory, NoAttribute, InvalidArgument, StoreError: as it says there.
+        """
+        ...
+
     def reset_metrics(self) -> None:
         """Forget latencies and counts so far."""
         ...
@@ -86,6 +94,25 @@ async def run_command(commands: Commands, data: bytes, uid: int) -> None:
         raise InvalidArgument("a command is one line")
     line = data.removesuffix(b"\n")
     word, space, argument = line.partition(b" ")
+    if await _run_transaction(commands, line, uid):
+        return
+    if word == b"sync":
+        await commands.sync(_timeout(argument) if argument.strip() else SYNC_TIMEOUT_S)
+    elif word == b"fetch" and space:
+        await commands.fetch(_path(argument))
+    elif word == b"resolve" and space:
+        await _resolve(commands, argument, uid)
+    elif line == b"adopt":
+        await commands.adopt()
+    elif line == b"reset-metrics":
+        commands.reset_metrics()
+    else:
+        raise InvalidArgument(_USAGE)
+
+
+async def _run_transaction(commands: Commands, line: bytes, uid: int) -> bool:
+    """Carry out a command about a transaction; return whether it was one."""
+    word, _, argument = line.partition(b" ")
     if word == b"commit":
         await commands.commit(_message(argument), uid)
     elif line == b"begin":
@@ -94,16 +121,21 @@ async def run_command(commands: Commands, data: bytes, uid: int) -> None:
         commands.end()
     elif word in _UNDO:
         raise InvalidArgument("what was saved is never undone; end publishes it one by one")
-    elif word == b"sync":
-        await commands.sync(_timeout(argument) if argument.strip() else SYNC_TIMEOUT_S)
-    elif word == b"fetch" and space:
-        await commands.fetch(_path(argument))
-    elif line == b"adopt":
-        await commands.adopt()
-    elif line == b"reset-metrics":
-        commands.reset_metrics()
     else:
-        raise InvalidArgument(_USAGE)
+        return False
+    return True
+
+
+async def _resolve(commands: Commands, argument: bytes, uid: int) -> None:
+    """Carry out `resolve WAY KEY`, or `resolve file NAME KEY`."""
+    way, _, rest = argument.partition(b" ")
+    given = b""
+    if way == b"file":
+        given, _, rest = rest.partition(b" ")
+    try:
+        await commands.resolve(way.decode("ascii"), rest.decode("utf-8"), uid, given)
+    except UnicodeDecodeError as exc:
+        raise InvalidArgument("a conflict is named as in .caia/conflicts") from exc
 
 
 def _message(argument: bytes) -> str:

@@ -5,6 +5,7 @@ Used by `virtual.tree` and the FUSE layer, which gives inode numbers. Rendering 
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,43 @@ class VirtualFile:
     name: bytes
     render: Callable[[], bytes]
     mode: int = 0o444
+
+
+class Reader(Protocol):
+    """An open document."""
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Return up to `length` bytes at `offset`; may wait for a store."""
+        ...
+
+    def close(self) -> None:
+        """Give it back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentFile:
+    """A file with the content of a document, which is read when it is asked for; its size is known before."""
+
+    name: bytes
+    size_bytes: int
+    time_ns: int
+    open: Callable[[], Reader]
+    mode: int = 0o444
+
+
+@dataclass(frozen=True, slots=True)
+class LiveDirectory:
+    """A directory whose names come and go; made at each look, from memory."""
+
+    name: bytes
+    look: Callable[[], dict[bytes, "VirtualNode"]]
+    mode: int = 0o555
+
+    @property
+    def children(self) -> dict[bytes, "VirtualNode"]:
+        """What it contains now."""
+        return self.look()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,4 +76,4 @@ class VirtualDirectory:
     mode: int = 0o555
 
 
-VirtualNode = VirtualFile | ControlFile | VirtualDirectory
+VirtualNode = VirtualFile | DocumentFile | ControlFile | VirtualDirectory | LiveDirectory

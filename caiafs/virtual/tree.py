@@ -15,8 +15,9 @@ from caiafs.status.health import health
 from caiafs.status.prometheus import prometheus
 from caiafs.status.report import MountReport
 from caiafs.status.stats import stats
+from caiafs.virtual.conflicts import Versions, build_conflicts
 from caiafs.virtual.control import Commands, run_command
-from caiafs.virtual.nodes import ControlFile, VirtualDirectory, VirtualFile
+from caiafs.virtual.nodes import ControlFile, VirtualDirectory, VirtualFile, VirtualNode
 
 DEFAULT_NAME = b".caia"
 
@@ -27,6 +28,7 @@ class Sources:
 
     Attributes:
         mount: makes a new MountReport; called at each open.
+        versions: of the open conflicts.
         store: the newest report of the store process, None before the first and while it is dead.
     """
 
@@ -35,6 +37,7 @@ class Sources:
     version: str
     mount: Callable[[], MountReport]
     store: Callable[[], StoreReport | None]
+    versions: Versions
 
 
 def build_caia(sources: Sources, commands: Commands) -> VirtualDirectory:
@@ -48,7 +51,7 @@ def build_caia(sources: Sources, commands: Commands) -> VirtualDirectory:
     async def control(data: bytes, uid: int) -> None:
         await run_command(commands, data, uid)
 
-    nodes: list[VirtualFile | ControlFile] = [
+    nodes: list[VirtualNode] = [
         VirtualFile(b"stats.json", report(stats)),
         VirtualFile(b"health.json", report(health)),
         VirtualFile(
@@ -57,6 +60,7 @@ def build_caia(sources: Sources, commands: Commands) -> VirtualDirectory:
         ),
         VirtualFile(b"config.json", lambda: to_json(describe(sources.config, sources.origins))),
         VirtualFile(b"version", lambda: f"{sources.version}\n".encode()),
+        *build_conflicts(sources.versions),
         ControlFile(b"control", control),
     ]
     return VirtualDirectory(directory_name(sources.config), {node.name: node for node in nodes})

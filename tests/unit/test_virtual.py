@@ -46,6 +46,13 @@ class RecordedCommands:
         self.asked.append("end")
 
 
+class NoVersions:
+    """A mount without conflicts."""
+
+    def open_conflicts(self) -> list:
+        return []
+
+
 class Uptime:
     """Makes a new report at each call, with a growing uptime."""
 
@@ -59,7 +66,9 @@ class Uptime:
 
 def a_caia(**fields) -> VirtualDirectory:
     config = Config(Path("/repo"), Path("/mnt"), govc_auth_token="s3cr3t", **fields)
-    sources = Sources(config, {"govc_auth_token": "GOVC_AUTH_TOKEN"}, "1.0", Uptime(), lambda: None)
+    sources = Sources(
+        config, {"govc_auth_token": "GOVC_AUTH_TOKEN"}, "1.0", Uptime(), lambda: None, NoVersions()
+    )
     return build_caia(sources, RecordedCommands())
 
 
@@ -71,6 +80,7 @@ def content(caia: VirtualDirectory, name: bytes) -> bytes:
 
 def test_the_files_are_those_of_the_manual():
     names = {b"stats.json", b"health.json", b"metrics", b"config.json", b"version", b"control"}
+    names |= {b"conflicts", b"conflicts.json"}
 
     assert set(a_caia().children) == names
     assert all(name == node.name for name, node in a_caia().children.items())
