@@ -71,12 +71,16 @@ class MountProcess:
     kernel: KernelCache
     remote: Remote
     settlement: Settlement
-    conflicts: Conflicts
     versions: Versions
     resolver: Resolver
     notes: Notes
     transactions: Transactions
     damage: Damage
+
+    @property
+    def conflicts(self) -> Conflicts:
+        """The open conflicts."""
+        return self.versions.conflicts
 
     def parts(self) -> Parts:
         """Return what the FUSE handlers speak for."""
@@ -120,12 +124,14 @@ def build(
     files = Files(
         journal, table, contents, publication, namespace, policy=_policy(config), stored=link
     )
-    max_bytes = config.max_file_bytes
     attributes = Attributes(
-        journal, table, contents, publication, notes=notes, max_file_bytes=max_bytes
+        journal, table, contents, publication, notes=notes, max_file_bytes=config.max_file_bytes
     )
     conflicts = Conflicts(journal, table, repository.reader, link)
     transactions = _transactions(config, journal, files)
+    resolver = Resolver(
+        conflicts, table, contents, (namespace, publication), transactions, kernel=kernel
+    )
     built = MountProcess(
         config=config,
         repository=repository,
@@ -146,18 +152,8 @@ def build(
         settlement=Settlement(journal, table, spool),
         notes=notes,
         transactions=transactions,
-        conflicts=conflicts,
         versions=Versions(conflicts, table, files, contents),
-        resolver=Resolver(
-            conflicts,
-            journal,
-            table,
-            contents,
-            names=(namespace, publication),
-            transactions=transactions,
-            kernel=kernel,
-            read_only=config.read_only,
-        ),
+        resolver=resolver,
         damage=damage,
     )
     _begin(built, restorer)

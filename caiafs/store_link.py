@@ -18,6 +18,7 @@ from caiafs.core.errors import (
     Busy,
     DeadlineExceeded,
     NotFound,
+    ReadOnly,
     StateError,
     StateFull,
     Unreachable,
@@ -340,6 +341,8 @@ class StoreLink:
 
     async def resolve(self, way: str, key: str, uid: int, given: bytes) -> None:
         """End a conflict; see `vfs.resolution`."""
+        if self.mount.config.read_only:
+            raise ReadOnly("the mount takes no changes")
         await self.mount.resolver.resolve(way, key, uid, given=given)
 
     # --- what vfs.conflicts asks for

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 from caiafs import __version__
-from caiafs.cli import adopt, fetch, mount, status, sync, umount
+from caiafs.cli import adopt, backup, fetch, fsck, mount, resolve, restore, status, sync, umount
 from caiafs.cli.exits import ExitCode, exit_code
 from caiafs.core.errors import CaiaError
 from caiafs.core.secrets import forget_secrets
@@ -22,6 +22,10 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "sync": (sync.run, "wait until every store has everything"),
     "fetch": (fetch.run, "look documents up in govc that it cannot list"),
     "adopt": (adopt.run, "merge a govc and a git that never met"),
+    "resolve": (resolve.run, "end a conflict, or list those that are open"),
+    "fsck": (fsck.run, "check a repository, repair it"),
+    "backup": (backup.run, "write a repository into one file"),
+    "restore": (restore.run, "make a repository from a backup"),
 }
 
 _HELP = """\
@@ -42,6 +46,10 @@ _USAGE = {
     "sync": "caiafs sync MNT [--timeout 60s]",
     "fetch": "caiafs fetch MNT PATH... [--from FILE]",
     "adopt": "caiafs adopt MNT",
+    "resolve": "caiafs resolve MNT PATH --ours|--theirs|...",
+    "fsck": "caiafs fsck [--repair] REPO",
+    "backup": "caiafs backup REPO|MNT FILE",
+    "restore": "caiafs restore FILE REPO",
 }
 
 

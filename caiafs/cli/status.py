@@ -8,7 +8,9 @@ from typing import Any
 
 from caiafs.cli.exits import ExitCode
 from caiafs.cli.live import find_caiafs, read_json
+from caiafs.cli.mounts import Mount
 from caiafs.cli.parser import Parser
+from caiafs.cli.resolve import LIST_FILE, short_lines
 from caiafs.core.durations import format_duration
 
 
@@ -29,8 +31,26 @@ def run(argv: list[str], environ: Mapping[str, str]) -> int:
     if parsed.json:
         print(json.dumps({"health": health, "stats": stats}, indent=2))
     else:
-        print("\n".join(describe(mount.point, health, stats)))
+        lines = describe(mount.point, health, stats)
+        if health.get("conflicts"):
+            lines += conflict_lines(mount)
+        print("\n".join(lines))
     return ExitCode.FAILURE if health.get("status") == "failed" else ExitCode.OK
+
+
+def conflict_lines(mount: Mount) -> list[str]:
+    """Return the lines that name open conflicts, and what to do about them.
+
+    Raises:
+        ConfigError: the mount does not answer.
+    """
+    conflicts = read_json(mount, LIST_FILE)["conflicts"]
+    if not conflicts:
+        return []
+    return [
+        f"conflicts:  {len(conflicts)} open; `caiafs resolve {mount.point} --list` tells more",
+        *short_lines(conflicts),
+    ]
 
 
 def describe(point: Path, health: dict[str, Any], stats: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from caiafs.core.conflicts import parse_copy_name
 from caiafs.core.types import Change, DocPath, ObjectId, join_path, split_path
 from caiafs.store.trailers import NamedConflict, conflict_trailers, named_conflicts
 from caiafs.sync.merge import Conflict
-from caiafs.sync.message import Notes
+from caiafs.sync.message import Notes, describe
 from caiafs.sync.replay import Replay
 from caiafs.sync.view import TreeReader, TreeView
 from caiafs.sync.words import shown
@@ -42,13 +42,23 @@ def notes_of(plan: Replay, reader: TreeReader, tree: ObjectId) -> Notes:
         f"Caiafs-Resolved: {item.version} {quote_from_bytes(item.path, '/')}"
         for item in resolved[:_RESOLVED_MAX]
     ]
-    subject = ""
+    subject = _finding_subject(plan)
     if len(resolved) == 1 and len(plan.changes) <= 2:
         item = resolved[0]
         others = {change.path for change in plan.changes if change.after is not None} - {item.path}
         if not others:
             subject = f"Resolve {shown(item.path, _PATH_COLUMNS)}: {_HOW[item.version]}"
     return Notes(subject, tuple(trailers))
+
+
+def _finding_subject(plan: Replay) -> str:
+    """Return what a commit says that keeps others' versions beside what it saves; "" for one that finds no conflict."""
+    copies = {conflict.copy for conflict in plan.conflicts}
+    saved = [change for change in plan.changes if change.path not in copies]
+    if not copies or not saved:
+        return ""
+    counted = "a conflict copy" if len(copies) == 1 else f"{len(copies)} conflict copies"
+    return f"{describe(saved)[0]}, keep {counted}"
 
 
 def find_resolutions(changes: Sequence[Change], before: TreeView) -> list[Resolution]:

@@ -11,8 +11,8 @@ from typing import Protocol
 import trio
 
 from caiafs.core.conflicts import RESERVED
-from caiafs.core.errors import Busy, InvalidArgument, IsADirectory, NoAttribute, ReadOnly
-from caiafs.core.types import GitMode, InodeNo, git_mode, join_path
+from caiafs.core.errors import Busy, InvalidArgument, IsADirectory, NoAttribute
+from caiafs.core.types import GitMode, InodeNo, display, git_mode, join_path
 from caiafs.state.journal import Journal
 from caiafs.vfs.caller import Caller, this_process
 from caiafs.vfs.conflicts import Conflict, Conflicts
@@ -28,6 +28,7 @@ OURS, THEIRS, BASE, FILE = "ours", "theirs", "base", "file"
 WAYS = (OURS, THEIRS, BASE, FILE)
 
 _KERNEL_WAIT_S = 2.0
+_PATH_SHOWN = 40
 
 
 class Kernel(Protocol):
@@ -51,26 +52,23 @@ class Kernel(Protocol):
 class Resolver:
     """Ends conflicts."""
 
-    def __init__(  # noqa: PLR0913  # what a resolution touches
+    def __init__(
         self,
         conflicts: Conflicts,
-        journal: Journal,
         table: InodeTable,
         contents: Contents,
-        *,
         names: tuple[Namespace, Publication],
         transactions: Transactions,
+        *,
         kernel: Kernel,
-        read_only: bool,
     ) -> None:
         self._conflicts = conflicts
-        self._journal = journal
+        self._journal: Journal = transactions.journal
         self._table = table
         self._contents = contents
         self._namespace, self._publication = names
         self._transactions = transactions
         self._kernel = kernel
-        self._read_only = read_only
 
     async def resolve(self, way: str, key: str, uid: int, *, given: bytes = b"") -> None:
         """End the conflict `key` for user `uid`; `given` is a file beside the document, for FILE.
@@ -87,8 +85,6 @@ class Resolver:
             raise InvalidArgument(f"a conflict is resolved by {', '.join(WAYS)}")
         conflict = self._conflicts.find(key)
         document = self._table.get(conflict.document.ino)
-        if self._read_only:
-            raise ReadOnly("the mount takes no changes")
         if document.is_directory and way != OURS:
             raise IsADirectory("a directory has the name")
         caller = Caller(uid, this_process().gid, 0)
@@ -167,7 +163,8 @@ class Resolver:
         self._namespace.lost_name(copy)
         self._journal.touch_times(directory)
         if first and last > first:
-            self._transactions.bind(first, last, caller.uid)
+            said = "" if name else f"Resolve {_shown(conflict)}: go back to what both started from"
+            self._transactions.bind(first, last, caller.uid, said)
         self._journal.commit()
 
     async def _tell_kernel(self, conflict: Conflict, given: bytes) -> None:
@@ -179,3 +176,8 @@ class Resolver:
             await self._kernel.forget_name(directory, given)
         with trio.move_on_after(_KERNEL_WAIT_S):
             await self._kernel.wait_told()
+
+
+def _shown(conflict: Conflict) -> str:
+    text = display(conflict.path)
+    return text if len(text) <= _PATH_SHOWN else f"...{text[3 - _PATH_SHOWN :]}"

@@ -34,7 +34,7 @@ class Transactions:
         max_ops: int,
     ) -> None:
         """`make_versions` logs what was closed and is not logged yet, and commits it."""
-        self._journal = journal
+        self.journal = journal
         self._make_versions = make_versions
         self._max_age_s = max_age_s
         self._max_ops = max_ops
@@ -56,13 +56,13 @@ class Transactions:
     @property
     def due_seq(self) -> int:
         """Position of the newest op that may be published."""
-        newest = self._journal.last_seq
+        newest = self.journal.last_seq
         return newest if self._first_seq is None else min(newest, self._first_seq - 1)
 
     @property
     def held(self) -> int:
         """How many ops the open transaction holds back."""
-        return self._journal.last_seq - self.due_seq
+        return self.journal.last_seq - self.due_seq
 
     def reasons(self) -> tuple[str, ...]:
         """Return what health says of an open transaction."""
@@ -83,7 +83,7 @@ class Transactions:
         if self.is_open:
             raise InvalidArgument("a transaction is open already")
         self._make_versions()
-        self._first_seq = self._journal.last_seq + 1
+        self._first_seq = self.journal.last_seq + 1
         self._began_s = time.monotonic()
         self._begun.set()
 
@@ -99,19 +99,19 @@ class Transactions:
         if len(message.encode()) > MESSAGE_MAX_BYTES or "\0" in message:
             raise InvalidArgument(f"a message is a text of at most {MESSAGE_MAX_BYTES} bytes")
         self._make_versions()
-        last = self._journal.last_seq
+        last = self.journal.last_seq
         if last >= first:
-            self._journal.run_sql("INSERT INTO txn VALUES (?,?,?,?)", first, last, message, uid)
-            self._journal.commit()
+            self.journal.run_sql("INSERT INTO txn VALUES (?,?,?,?)", first, last, message, uid)
+            self.journal.commit()
             self._committed = True
         self._close()
         return last
 
-    def bind(self, first: int, last: int, uid: int) -> None:
+    def bind(self, first: int, last: int, uid: int, message: str = "") -> None:
         """Make one commit of ops that are being logged, by user `uid`; the caller commits the state DB."""
         if self.is_open:
             return
-        self._journal.run_sql("INSERT INTO txn VALUES (?,?,?,?)", first, last, "", uid)
+        self.journal.run_sql("INSERT INTO txn VALUES (?,?,?,?)", first, last, message, uid)
         self._committed = True
 
     def end(self) -> None:
@@ -133,9 +133,9 @@ class Transactions:
         """Forget transactions that are in a commit."""
         if not self._committed:
             return
-        self._journal.run_sql("DELETE FROM txn WHERE last_seq<=?", last_seq)
-        self._journal.commit()
-        self._committed = bool(self._journal.db.rows("SELECT 1 FROM txn LIMIT 1"))
+        self.journal.run_sql("DELETE FROM txn WHERE last_seq<=?", last_seq)
+        self.journal.commit()
+        self._committed = bool(self.journal.db.rows("SELECT 1 FROM txn LIMIT 1"))
 
     async def run(self) -> None:
         """End a transaction that somebody forgot, until cancelled."""

@@ -62,14 +62,14 @@ class Versions:
     def __init__(
         self, conflicts: Conflicts, table: InodeTable, files: Files, contents: Contents
     ) -> None:
-        self._conflicts = conflicts
+        self.conflicts = conflicts
         self._table = table
         self._files = files
         self._contents = contents
 
     def open_conflicts(self) -> list[Conflict]:
         """Return the open conflicts, sorted by path."""
-        return self._conflicts.open()
+        return self.conflicts.open()
 
     def inode(self, ino: InodeNo) -> Inode | None:
         """Return an inode, None where it is gone."""
@@ -80,7 +80,7 @@ class Versions:
 
     def blob_size(self, oid: ObjectId) -> int | None:
         """Return a blob's length, None where it is not here."""
-        return self._conflicts.size_of(oid)
+        return self.conflicts.size_of(oid)
 
     def open_inode(self, ino: InodeNo) -> OpenDocument:
         """Open a document or a link; raises NotFound."""
@@ -88,4 +88,4 @@ class Versions:
 
     def open_blob(self, oid: ObjectId) -> OpenBlob:
         """Open a blob."""
-        return OpenBlob(self._contents, oid, self._conflicts.size_of(oid) or 0)
+        return OpenBlob(self._contents, oid, self.conflicts.size_of(oid) or 0)
