@@ -8,6 +8,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from caiafs.backends.git.attribute_trees import META_REF, SavedTrees
 from caiafs.backends.git.log import CommitLog
@@ -95,6 +96,17 @@ class MountProcess:
         )
 
 
+class _Base(NamedTuple):
+    """What everything else is built on."""
+
+    journal: Journal
+    spool: Spool
+    cache: BlobCache
+    restorer: Restorer
+    table: InodeTable
+    contents: Contents
+
+
 def build(
     config: Config, repository: Repository, db: StateDatabase, link: StoreLink
 ) -> MountProcess:
@@ -104,15 +116,9 @@ def build(
         StateCorrupt: the state DB cannot be used as it is.
         Corrupt, NotFound: git does not have what the branch names.
     """
-    journal = Journal(db)
-    spool = Spool(db.state_dir)
-    cache = BlobCache(max_bytes=config.cache_bytes, max_entries=config.cache_entries)
-    restorer = Restorer(journal, SavedTrees(repository.reader), trust=config.trust_meta)
-    table = InodeTable(journal, repository.reader, restorer, now_ns=time.time_ns)
-    contents = Contents(
-        journal, spool, objects=repository.reader, loader=link, cache=cache, limits=_limits(config)
-    )
-    damage = Damage(journal, table, contents, cache)
+    base = _build_base(config, repository, db, link)
+    journal, table, contents, spool = base.journal, base.table, base.contents, base.spool
+    damage = Damage(journal, table, contents, base.cache)
     hasher = Hasher(journal, table, contents, spool, set_aside=damage.set_aside_content)
     notes = Notes(journal)
     local_names = LocalNames(config.local_patterns)
@@ -138,7 +144,7 @@ def build(
         db=db,
         journal=journal,
         table=table,
-        cache=cache,
+        cache=base.cache,
         disk_cache=DiskCache(paths.cache(db.state_dir), max_bytes=config.disk_cache_bytes),
         contents=contents,
         publication=publication,
@@ -156,11 +162,25 @@ def build(
         resolver=resolver,
         damage=damage,
     )
-    _begin(built, restorer)
+    _begin(built, base.restorer)
     _take_up(built, spool)
     built.files.on_released = built.remote.released
     link.tie(built)
     return built
+
+
+def _build_base(
+    config: Config, repository: Repository, db: StateDatabase, link: StoreLink
+) -> "_Base":
+    journal = Journal(db)
+    spool = Spool(db.state_dir)
+    cache = BlobCache(max_bytes=config.cache_bytes, max_entries=config.cache_entries)
+    restorer = Restorer(journal, SavedTrees(repository.reader), trust=config.trust_meta)
+    table = InodeTable(journal, repository.reader, restorer, now_ns=time.time_ns)
+    contents = Contents(
+        journal, spool, objects=repository.reader, loader=link, cache=cache, limits=_limits(config)
+    )
+    return _Base(journal, spool, cache, restorer, table, contents)
 
 
 def _transactions(config: Config, journal: Journal, files: Files) -> Transactions:
