@@ -49,6 +49,7 @@ class ExportRecord:
         db = sqlite3.connect(self._file, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
+        self._file.chmod(0o600)
         db.executescript(_SCHEMA)
         if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise sqlite3.DatabaseError("damaged")

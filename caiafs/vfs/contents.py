@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from caiafs.cache.memory import BlobCache
-from caiafs.core.errors import Absent, NotFound, StateCorrupt
+from caiafs.core.errors import Absent, Corrupt, NotFound, StateCorrupt
 from caiafs.core.types import EMPTY_BLOB, ObjectId, blob_id
 from caiafs.state.extents import Extents
 from caiafs.state.journal import Journal, raw_id
@@ -77,8 +77,16 @@ class Contents:
             if inode.content is not None:
                 inode.body = self._from_row(inode)
             if inode.body is None:
-                inode.body = self._from_git(inode.oid or EMPTY_BLOB, inode.size)
+                inode.body = self._sized(inode, self._from_git(inode.oid or EMPTY_BLOB, inode.size))
         return inode.body
+
+    def _sized(self, inode: Inode, body: Body | None) -> Body | None:
+        """Return git's content; one that was missing when its directory was read has another length than the kernel knows."""
+        if body is not None and body.size != inode.size:
+            inode.size = body.size
+            self._journal.touch(inode)
+            raise Corrupt(f"blob {inode.oid} was missing; the next mount shows it", backend="git")
+        return body
 
     async def load(self, inode: Inode) -> Body:
         """Return the inode's body, waiting for a large blob if need be.

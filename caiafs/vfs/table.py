@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-from caiafs.core.errors import NotADirectory, NotFound
+from caiafs.core.errors import Corrupt, NotADirectory, NotFound
 from caiafs.core.types import (
     EMPTY_TREE,
     ROOT_INODE,
@@ -312,7 +312,7 @@ class InodeTable:
         """Return a new inode for what a git tree has, owned as `like` is, without a name."""
         is_document = git_mode not in {GitMode.DIRECTORY, GitMode.GITLINK}
         if is_document and size < 0:
-            size = self._objects.size(oid)
+            size = self._size_of(oid)
         inode = self.new(_st_mode(git_mode), like.uid, like.gid)
         inode.atime_ns = inode.mtime_ns = inode.ctime_ns = self.import_time_ns
         if git_mode == GitMode.DIRECTORY:
@@ -323,6 +323,16 @@ class InodeTable:
             inode.oid = oid
             inode.size = size
         return inode
+
+    def _size_of(self, oid: ObjectId) -> int:
+        """Return a blob's length; where it is missing or damaged, one byte that cannot be read.
+
+        One such blob must not cost the directory; of no length, nobody would ask for it, and it would pass for empty.
+        """
+        try:
+            return self._objects.size(oid)
+        except (NotFound, Corrupt):
+            return 1
 
 
 def _st_mode(git_mode: int) -> int:
