@@ -14,6 +14,7 @@ from caiafs.backends.git.backend import GitBackend
 from caiafs.core.errors import NotFound
 from caiafs.core.types import EMPTY_TREE, Change, ChangeSet, DocPath, ObjectId, Signature
 
+GOVC_REFS = "refs/caia/govc/"
 _REFUSED_MAX = 1000
 _FIELD = re.compile(r"^(Head|Newest|Published|Url|Repository|Dialect): (.*)$", re.MULTILINE)
 _REFUSED = re.compile(r"^Refused: ([0-9a-f]{40}) (\S+) (.*)$", re.MULTILINE)
@@ -54,8 +55,7 @@ class CursorStore:
         self._git = git
         self._url = url
         self._repository = repository
-        digest = hashlib.sha1(f"{url}\n{repository}".encode()).hexdigest()
-        self.ref = f"refs/caia/govc/{digest}"
+        self.ref = cursor_ref(url, repository)
         self._base: ObjectId | None = None
         self._saved: Cursor | None = None
 
@@ -70,16 +70,12 @@ class CursorStore:
             return None
         fields = dict(_FIELD.findall(record.message))
         published = _optional(fields.get("Published"))
-        refused = {
-            DocPath(unquote_to_bytes(path)): RefusedContent(ObjectId(oid), reason)
-            for oid, path, reason in _REFUSED.findall(record.message)
-        }
         cursor = Cursor(
             record.tree,
             ObjectId(published) if published else None,
             _optional(fields.get("Head")),
             _optional(fields.get("Newest")),
-            refused,
+            refused_in(record.message),
         )
         self._base, self._saved = commit, cursor
         return cursor
@@ -129,6 +125,20 @@ class CursorStore:
         """Forget the cursor: govc does not hold that tree any more."""
         await self._git.move_ref(self.ref, None, self._git.repository.refs.read(self.ref))
         self._base = self._saved = None
+
+
+def cursor_ref(url: str, repository: str) -> str:
+    """Return the reference of the cursor of one govc repository."""
+    digest = hashlib.sha1(f"{url}\n{repository}".encode()).hexdigest()
+    return f"{GOVC_REFS}{digest}"
+
+
+def refused_in(message: str) -> dict[DocPath, RefusedContent]:
+    """Return the documents that a cursor's message says govc did not take."""
+    return {
+        DocPath(unquote_to_bytes(path)): RefusedContent(ObjectId(oid), reason)
+        for oid, path, reason in _REFUSED.findall(message)
+    }
 
 
 def _optional(text: str | None) -> str | None:

@@ -1,0 +1,63 @@
+"""What the commands that work on a repository have in common: its settings, and a mount that may be on it."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from caiafs.cli.live import read_json
+from caiafs.cli.mounts import Mount, find_mount, parse_mountinfo
+from caiafs.core.config import Config
+from caiafs.core.errors import ConfigError
+from caiafs.core.settings import Given, load
+
+_NOWHERE = Path("/nonexistent")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where a repository's state and branch are, and --config."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML")
+    parser.add_argument("--branch", metavar="NAME", help="branch of the documents, if not HEAD's")
+    parser.add_argument("--state-dir", metavar="DIR", help="where state is kept, if not in REPO")
+
+
+def read_config(
+    repository: Path,
+    parsed: argparse.Namespace,
+    environ: Mapping[str, str],
+    more: Mapping[str, str] | None = None,
+) -> Config:
+    """Return the settings for `repository`, as a mount of it would have them.
+
+    Raises:
+        ConfigError: one cannot be used.
+    """
+    cwd = Path.cwd()
+    given = {"repository": str(repository), **(more or {})}
+    for name in ("branch", "state_dir"):
+        if getattr(parsed, name, None) is not None:
+            given[name] = getattr(parsed, name)
+    texts = [Given(name, text, "command line", cwd) for name, text in given.items()]
+    config_file = getattr(parsed, "config", None)
+    return load(_NOWHERE, texts, environ, cwd=cwd, config_file=config_file).config
+
+
+def find_served(path: Path) -> tuple[Path, Mount | None]:
+    """Return the repository that `path` is or is mounted from, and its mount where there is one.
+
+    Raises:
+        ConfigError: a mount that does not answer.
+    """
+    mount = find_mount(path)
+    if mount is not None and mount.is_caiafs:
+        told = read_json(mount, "stats.json").get("mount", {}).get("repository")
+        if not isinstance(told, str):
+            raise ConfigError(f"{path}: the mount does not say what it serves", exit_code=1)
+        return Path(told), mount
+    return path, mount_of(path)
+
+
+def mount_of(repository: Path) -> Mount | None:
+    """Return where `repository` is mounted, as far as this process can see."""
+    source = f"caiafs:{repository.resolve()}"
+    mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_bytes())
+    return next((mount for mount in mounts if mount.is_caiafs and mount.source == source), None)
