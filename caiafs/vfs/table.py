@@ -278,7 +278,8 @@ class InodeTable:
         saved = self._restorer.open(directory)
         directories = 0
         for entry in entries:
-            inode = self.imported(entry.mode, entry.oid, like=directory)
+            size = self._size_of(entry)
+            inode = self.imported(entry.mode, entry.oid, like=directory, size=size)
             if saved is not None:
                 saved.apply(entry.name, inode)
             children[entry.name] = inode.ino
@@ -312,7 +313,7 @@ class InodeTable:
         """Return a new inode for what a git tree has, owned as `like` is, without a name."""
         is_document = git_mode not in {GitMode.DIRECTORY, GitMode.GITLINK}
         if is_document and size < 0:
-            size = self._size_of(oid)
+            size = self._objects.size(oid)
         inode = self.new(_st_mode(git_mode), like.uid, like.gid)
         inode.atime_ns = inode.mtime_ns = inode.ctime_ns = self.import_time_ns
         if git_mode == GitMode.DIRECTORY:
@@ -324,13 +325,15 @@ class InodeTable:
             inode.size = size
         return inode
 
-    def _size_of(self, oid: ObjectId) -> int:
-        """Return a blob's length; where it is missing or damaged, one byte that cannot be read.
+    def _size_of(self, entry: TreeEntry) -> int:
+        """Return a document's length, 0 for a directory; where its blob is missing or damaged, one byte that cannot be read.
 
         One such blob must not cost the directory; of no length, nobody would ask for it, and it would pass for empty.
         """
+        if entry.mode in {GitMode.DIRECTORY, GitMode.GITLINK}:
+            return 0
         try:
-            return self._objects.size(oid)
+            return self._objects.size(entry.oid)
         except (NotFound, Corrupt):
             return 1
 

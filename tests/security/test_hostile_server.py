@@ -30,6 +30,7 @@ ROUTES = {
 def spoil(server, route, make):
     """Have `server` answer what `make` makes wherever `route` matches."""
     pattern = re.compile(route)
+    make()  # some take a while to make
     server.start_attack(
         lambda method, target: make() if pattern.match(f"{method} {target}") else None
     )
