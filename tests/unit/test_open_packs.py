@@ -41,7 +41,9 @@ def read_from_many_packs(reader: ObjectReader, git_dir: Path) -> None:
 
 
 def test_reading_from_many_packs_holds_few_open(repository: Path):
-    read_from_many_packs(ObjectReader(repository), repository)
+    reader = ObjectReader(repository)
+
+    read_from_many_packs(reader, repository)
 
     assert 0 < len(open_packs()) < PACKS
 

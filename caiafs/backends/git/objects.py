@@ -126,7 +126,14 @@ class ObjectReader:
         self._object_dirs = [object_dir] if object_dir is not None else []
         self._object_dirs.append(git_dir / "objects")
         pygit2.settings.mwindow_file_limit = _OPEN_PACKS
-        self._reopen()
+        self._repository = self._open()
+        self._odb = self._repository.odb
+        self._opened_at = time.monotonic()
+
+    def __del__(self) -> None:
+        # A pygit2 repository refers to itself, so that it would wait for the collector with all its packs open.
+        if hasattr(self, "_repository"):
+            self._repository.free()
 
     def exists(self, oid: ObjectId) -> bool:
         """Whether the object is here; looks again for new packs before it says no."""
@@ -280,7 +287,9 @@ class ObjectReader:
             self._reopen()
 
     def _reopen(self) -> None:
-        self._repository = self._open()
+        opened = self._open()
+        self._repository.free()
+        self._repository = opened
         self._odb = self._repository.odb
         self._opened_at = time.monotonic()
 
