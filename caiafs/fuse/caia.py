@@ -143,6 +143,10 @@ class CaiaDirectory:
         """Return attributes."""
         return _attributes(ino, self._get(ino))
 
+    def takes(self, ino: int) -> bool:
+        """Whether this is a file that can be written to."""
+        return isinstance(self._get(ino).node, ControlFile)
+
     def forget(self, ino: int, lookups: int) -> None:
         """Take back references that the kernel had."""
         shown = self._shown.get(ino)

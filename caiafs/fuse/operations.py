@@ -34,6 +34,7 @@ from caiafs.fuse.caia import CaiaDirectory
 from caiafs.fuse.convert import Presentation, attribute_change, caller
 from caiafs.state.database import WANTED_ROOM_BYTES, StateDatabase
 from caiafs.vfs.attributes import Attributes
+from caiafs.vfs.document_ids import ID_XATTR, DocumentIds
 from caiafs.vfs.files import Files
 from caiafs.vfs.inode import HAS_XATTRS, Inode
 from caiafs.vfs.listing import Listings
@@ -52,6 +53,7 @@ class Parts:
     table: InodeTable
     namespace: Namespace
     attributes: Attributes
+    ids: DocumentIds
     files: Files
     listings: Listings
     state_dir: str
@@ -72,6 +74,7 @@ class CaiaOperations(pyfuse3.Operations):
         self._table = parts.table
         self._namespace = parts.namespace
         self._attributes = parts.attributes
+        self._ids = parts.ids
         self._files = parts.files
         self._listings = parts.listings
         self._state_dir = parts.state_dir
@@ -218,7 +221,12 @@ class CaiaOperations(pyfuse3.Operations):
 
     def _set_virtual(self, inode: int, fields: SetattrFields) -> EntryAttributes:
         """Take a truncation to 0, which `echo sync > control` asks for, and refuse the rest."""
-        if fields.update_mode or fields.update_uid or fields.update_gid:
+        if (
+            fields.update_mode
+            or fields.update_uid
+            or fields.update_gid
+            or not self._caia.takes(inode)
+        ):
             raise NotPermitted("a virtual file cannot be changed")
         return self._caia.getattr(inode)
 
@@ -233,6 +241,8 @@ class CaiaOperations(pyfuse3.Operations):
         if known is not None and not known.flags & HAS_XATTRS and not is_ours:
             # The kernel asks for security.capability before most writes, and remembers nothing.
             raise FUSEError(errno.ENODATA)
+        if name == ID_XATTR:
+            return await self._ids.id_of(InodeNo(inode))
         return self._attributes.get_xattr(InodeNo(inode), name)
 
     @handler

@@ -5,38 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mount import Mount, git
+from tests.support.colleague import Colleague
+from tests.support.mount import Mount
 from tests.support.promises import promise
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
-
-
-class Colleague:
-    """Somebody with a clone of the repository, who pushes."""
-
-    def __init__(self, caia: Mount, folder: Path) -> None:
-        self._caia = caia
-        self.work = caia.clone(folder)
-
-    def push(self, **documents: str) -> str:
-        """Commit these documents, push as often as it takes, and return the commit."""
-        for name, text in documents.items():
-            (self.work / name).write_text(text)
-        git("add", "-A", cwd=self.work)
-        git("commit", "-qm", "By a colleague", cwd=self.work)
-        wait_until(self._try_push, "the push is not overtaken by the mount")
-        return git("rev-parse", "HEAD", cwd=self.work).strip()
-
-    def _try_push(self) -> bool:
-        git("pull", "-q", "--rebase", cwd=self.work)
-        try:
-            git("push", "-q", cwd=self.work)
-        except AssertionError as exc:
-            if "fetch first" in str(exc) or "cannot lock ref" in str(exc):
-                return False
-            raise
-        return True
 
 
 @pytest.fixture
