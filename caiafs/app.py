@@ -5,6 +5,7 @@ exists), mount. At the end the other way round: unmount, publish what is pending
 `unmount_grace`, say what is left.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from caiafs import __version__
 from caiafs.backends.git.repository import open_repository
 from caiafs.core import locations
 from caiafs.core.config import Config, config_to_json
-from caiafs.core.errors import CaiaError, ConfigError
+from caiafs.core.errors import CaiaError, ConfigError, StateFull
 from caiafs.fuse import session
 from caiafs.fuse.caia import CaiaDirectory
 from caiafs.fuse.convert import Presentation
@@ -145,13 +146,15 @@ async def _stop_on_signal(*, task_status: trio.TaskStatus[None] = trio.TASK_STAT
 async def _publish_rest(mount: MountProcess, link: StoreLink) -> None:
     """Publish what is pending within the grace period, and write down what is left."""
     with trio.CancelScope(shield=True):
-        mount.files.settle_everything(unflushed=True)
+        with contextlib.suppress(StateFull):  # the next mount makes versions of what was flushed
+            mount.files.settle_everything(unflushed=True)
         if mount.transactions.is_open:
             log.warning("the unmount ends a transaction: what it holds is published one by one")
             mount.transactions.end()
         with trio.move_on_after(_HASH_GRACE_S):
             await mount.hasher.wait_idle()
-        mount.journal.commit_everything()
+        with contextlib.suppress(StateFull):
+            mount.journal.commit_everything()
         with trio.move_on_after(mount.config.unmount_grace_s):
             await link.process.wait_ready()
         stopped = await link.process.stop(mount.config.unmount_grace_s)

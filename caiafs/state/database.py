@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ import trio
 from caiafs.core.errors import StateCorrupt, StateError, StateFull
 from caiafs.state import paths
 from caiafs.state.guard import check_private
+from caiafs.state.room import LogRoom
 from caiafs.state.schema import PRAGMAS, SCHEMA, SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,12 @@ RESTART_WAL_BYTES = 64 * 1024 * 1024
 """Above it the writer itself resets the WAL, when few frames are left to copy."""
 
 RESTART_FRAMES = 1000
+
+LEAST_ROOM_BYTES = 128 * 1024
+"""Room in the log for one change that takes something away; `WANTED_ROOM_BYTES` for one that adds."""
+
+WANTED_ROOM_BYTES = 512 * 1024
+_CUT_INTERVAL_S = 1.0
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _BUSY_TIMEOUT_S = 0.1
@@ -68,7 +76,9 @@ class StateDatabase:
         self._db = db
         self._file = paths.database(state_dir)
         self._wal = self._file.with_name(self._file.name + "-wal")
-        self._wal_fd = os.open(self._wal, os.O_RDONLY | os.O_CLOEXEC)
+        self._wal_fd = os.open(self._wal, os.O_RDWR | os.O_CLOEXEC)
+        self._room = LogRoom(self._wal_fd, state_dir)
+        self._cut_s = -_CUT_INTERVAL_S
         self._limiter = trio.CapacityLimiter(1)
         self._transactions = 0
         self._checkpoints = 0
@@ -144,6 +154,24 @@ class StateDatabase:
             raise
         self._transactions += 1
         self._committed.set()
+
+    def require_room(self, size_bytes: int = LEAST_ROOM_BYTES) -> None:
+        """Return if a change of so many bytes will fit; called before anything of it is done.
+
+        Raises:
+            StateFull: it might not.
+        """
+        if self._room.has(size_bytes):
+            return
+        now_s = time.monotonic()
+        if now_s - self._cut_s >= _CUT_INTERVAL_S:
+            self._cut_s = now_s
+            with contextlib.suppress(StateError):
+                self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._room.forget()
+            if self._room.has(size_bytes):
+                return
+        raise StateFull("the disk of the state directory is full")
 
     def meta(self, key: str) -> Any:
         """Return a value of `meta`, None where it is not set."""

@@ -21,7 +21,7 @@ import trio
 from caiafs.core.config import CommitPolicy
 from caiafs.core.errors import CaiaError, FileTooLarge, IsADirectory, NotFound, StateFull
 from caiafs.core.types import HandleId, InodeNo
-from caiafs.state.database import StateDatabase
+from caiafs.state.database import WANTED_ROOM_BYTES, StateDatabase
 from caiafs.state.journal import Journal
 from caiafs.vfs.body import SmallBody, SpoolBody
 from caiafs.vfs.caller import Caller
@@ -125,6 +125,7 @@ class Files:
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         if writes:
             self.check_space()
+            self._db.require_room(WANTED_ROOM_BYTES)
             if flags & os.O_TRUNC and (inode.size or inode.dirty):
                 self._contents.replace_with_nothing(inode)
                 inode.mtime_ns = inode.ctime_ns = time.time_ns()
@@ -225,6 +226,7 @@ class Files:
         inode = opened.inode
         if not inode.dirty or not inode.nlink:
             return
+        self._db.require_room(WANTED_ROOM_BYTES)
         self._contents.journal(inode)
         self._journal.commit()
         self._aging.setdefault(inode.ino, time.monotonic())
@@ -237,6 +239,7 @@ class Files:
     async def fsync(self, handle: HandleId) -> None:
         """Return when what was written is on the local disk; it is a version then."""
         inode = self._handles[handle].inode
+        self._db.require_room(WANTED_ROOM_BYTES)
         self._contents.journal(inode)
         await self._contents.sync(inode)
         if inode.nlink and self._policy.commit is not CommitPolicy.INTERVAL:

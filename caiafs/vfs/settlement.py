@@ -4,10 +4,12 @@ Called by app for each `Settled`, on the trio thread. Works in small transaction
 between them, so that a group of thousands does not hold requests up.
 """
 
+import logging
 from typing import NamedTuple
 
 import trio
 
+from caiafs.core.errors import StateFull
 from caiafs.core.types import InodeNo, ObjectId
 from caiafs.state.extents import Extents
 from caiafs.state.journal import Journal
@@ -15,7 +17,10 @@ from caiafs.state.spool import Spool
 from caiafs.vfs.body import SpoolBody
 from caiafs.vfs.table import InodeTable
 
+log = logging.getLogger(__name__)
+
 _SLICE = 200
+_RETRY_S = 1.0
 
 
 class _Row(NamedTuple):
@@ -42,12 +47,37 @@ class Settlement:
         self._journal = journal
         self._table = table
         self._spool = spool
+        self._wanted_seq = 0
+        self._full = trio.Event()
+        self._spooled: list[_Row] = []
+        """Whose spool files nobody needs once what was said so far is committed."""
 
     async def settled(self, last_seq: int) -> int:
-        """Forget ops up to `last_seq`, and the contents that only they needed.
+        """Forget ops up to `last_seq`, and the contents that only they needed; on a full disk later.
 
         Returns how many spool files were given up, to the disk cache as a rule.
         """
+        self._wanted_seq = max(self._wanted_seq, last_seq)
+        try:
+            return await self._forget_all(last_seq)
+        except StateFull as exc:
+            log.warning("what is published is forgotten later: %s", exc)
+            self._full.set()
+            return 0
+
+    async def run(self) -> None:
+        """Forget what a full disk kept, until cancelled."""
+        while True:
+            await self._full.wait()
+            await trio.sleep(_RETRY_S)
+            try:
+                await self._forget_all(self._wanted_seq)
+            except StateFull:
+                continue
+            self._full = trio.Event()
+
+    async def _forget_all(self, last_seq: int) -> int:
+        self._commit()  # rows that an earlier try has done with are gone then
         spool_files = 0
         sql = (
             "SELECT op.seq, op.ino, op.content, op.oid, content.spool, content.extents"
@@ -62,7 +92,7 @@ class Settlement:
     def _forget(self, rows: list["_Row"]) -> int:
         journal = self._journal
         journal.run_sql("DELETE FROM op WHERE seq<=?", rows[-1].seq)
-        spooled: list[_Row] = []
+        spooled = 0
         for row in rows:
             journal.op_settled(row.seq, row.ino, row.content)
             if row.content is None:
@@ -74,13 +104,18 @@ class Settlement:
             if not journal.is_op_content(row.content):
                 journal.run_sql("DELETE FROM content WHERE id=?", row.content)
                 if row.spool is not None:
-                    spooled.append(row)
+                    self._spooled.append(row)
+                    spooled += 1
         journal.put_meta("settled_seq", rows[-1].seq)
-        journal.commit()
+        self._commit()
+        return spooled
+
+    def _commit(self) -> None:
+        self._journal.commit()
+        spooled, self._spooled = self._spooled, []
         for row in spooled:
             assert row.spool is not None, "only those were kept"
             self._drop_file(row.spool, row.blob())
-        return len(spooled)
 
     def _drop_file(self, name: str, blob: ObjectId | None) -> None:
         """Remove a spool file, or make it the disk cache's, unless somebody still writes there."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MountFactory
-from tests.support.mount import Mount, mounted_paths
-from tests.support.requirements import require, require_root
+from tests.support.mount import Mount
+from tests.support.small_disk import a_small_disk, fill
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
@@ -22,35 +22,8 @@ MIB = 1 << 20
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Return a file system of 24 MiB."""
-    require_root()
-    path = tmp_path / "disk"
-    path.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "tmpfs", path],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    require(done.returncode == 0, f"a tmpfs cannot be mounted here: {done.stderr}")
-    try:
+    with a_small_disk(tmp_path / "disk") as path:
         yield path
-    finally:
-        wait_until(
-            lambda: (
-                subprocess.run(["umount", path], capture_output=True, check=False).returncode == 0
-            ),
-            "the small disk can be unmounted",
-        )
-        assert str(path) not in mounted_paths()
-
-
-def fill(disk: Path, *, leave: int) -> Path:
-    """Fill a file system but for `leave` bytes; return the file that does."""
-    filler = disk / "filler"
-    free = os.statvfs(disk)
-    with filler.open("wb") as handle:
-        handle.write(bytes(max(0, free.f_bavail * free.f_frsize - leave)))
-    return filler
 
 
 def outcome(call: Callable[[], object]) -> int:

@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import MountFactory
 from tests.support.mount import Mount
 from tests.support.promises import promise
+from tests.support.small_disk import a_small_disk, fill
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
@@ -43,6 +44,17 @@ def spoil_row(caia: Mount) -> None:
         changed = db.execute("UPDATE content SET data=x'00' WHERE data=?", (SMALL,))
         assert changed.rowcount == 1
         db.commit()
+
+
+def noted(path: Path, value: bytes) -> bool:
+    """Set an attribute; return whether there was room for it."""
+    try:
+        os.setxattr(path, "user.note", value)
+    except OSError as exc:
+        if exc.errno != errno.ENOSPC:
+            raise
+        return False
+    return True
 
 
 DAMAGES = {
@@ -110,3 +122,33 @@ def test_damaged_version_costs_that_version_only(mount_caia: MountFactory, kind:
     assert caia.git("ls-tree", "--name-only", "HEAD").split() == ["doc", "other"]
     assert caia.git("cat-file", "blob", "HEAD:doc") == "third version"
     assert list(kept.glob("*.json"))
+
+
+@promise(
+    "L2",
+    "A change of names or attributes that is refused for want of space (ENOSPC) has not been done; what was accepted before is"
+    " kept, and when there is room again all goes on, without a remount.",
+)
+def test_change_refused_for_want_of_space_was_not_done(mount_caia: MountFactory, tmp_path: Path):
+    with a_small_disk(tmp_path / "disk") as disk:
+        caia = mount_caia(options=[f"state_dir={disk}/state", "reserve_bytes=0"])
+        try:
+            caia.expect_log("disk of the state directory|cannot grow|checkpoint of|wait in memory")
+            (caia / "doc").write_text("kept")
+            filler = fill(disk, leave=0)
+            values = [os.urandom(60_000) for _ in range(200)]
+            taken = [value for value in values if noted(caia / "doc", value)]
+
+            assert len(taken) < len(values)
+            with pytest.raises(OSError):
+                (caia / "directory").mkdir()
+            assert os.getxattr(caia / "doc", "user.note") == (taken or [b""])[-1]
+            assert os.listdir(caia.path) == ["doc"]
+            filler.unlink()
+            wait_until(lambda: noted(caia / "doc", b"new"), "there is room again")
+            caia.sync()
+            caia.remount()
+            assert os.getxattr(caia / "doc", "user.note") == b"new"
+            assert (caia / "doc").read_text() == "kept"
+        finally:
+            caia.close()
