@@ -30,6 +30,7 @@ from caiafs.vfs.attributes import Attributes
 from caiafs.vfs.conflicts import Conflicts
 from caiafs.vfs.contents import Contents, Limits
 from caiafs.vfs.damage import Damage
+from caiafs.vfs.document_ids import DocumentIds
 from caiafs.vfs.files import FilePolicy, Files
 from caiafs.vfs.hashing import Hasher
 from caiafs.vfs.inode import Inode
@@ -67,6 +68,7 @@ class MountProcess:
     hasher: Hasher
     namespace: Namespace
     attributes: Attributes
+    ids: DocumentIds
     files: Files
     listings: Listings
     kernel: KernelCache
@@ -89,6 +91,7 @@ class MountProcess:
             table=self.table,
             namespace=self.namespace,
             attributes=self.attributes,
+            ids=self.ids,
             files=self.files,
             listings=self.listings,
             state_dir=str(self.db.state_dir),
@@ -151,10 +154,11 @@ def build(
         hasher=hasher,
         namespace=namespace,
         attributes=attributes,
+        ids=DocumentIds(journal, table, publication, published=link),
         files=files,
         listings=Listings(table),
         kernel=kernel,
-        remote=Remote(journal, table, namespace, kernel=kernel),
+        remote=Remote(journal, table, namespace, publication, kernel=kernel),
         settlement=Settlement(journal, table, spool),
         notes=notes,
         transactions=transactions,

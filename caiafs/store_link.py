@@ -16,6 +16,7 @@ import trio
 from caiafs.core.errors import (
     Absent,
     Busy,
+    CaiaError,
     DeadlineExceeded,
     NotFound,
     ReadOnly,
@@ -264,6 +265,18 @@ class StoreLink:
             return
         await self.mount.hasher.wait_idle()
         await self._wait_stored(self._transactions.due_seq)
+
+    async def wait_published(self, timeout_s: float) -> bool:
+        """Return whether everything that was logged is published, waiting for what is due."""
+        self.mount.journal.commit()
+        last_seq = self._transactions.due_seq
+        if last_seq > self.settled_seq:
+            with trio.move_on_after(timeout_s), contextlib.suppress(CaiaError):
+                await self.mount.hasher.wait_idle()
+                await self._wait_stored(last_seq)
+                return not self._transactions.held
+            return False
+        return not self._transactions.held
 
     async def _wait_stored(self, last_seq: int) -> None:
         self.process.notify(Due(last_seq, urgent=True))

@@ -5,7 +5,7 @@ Used by `store.hybrid`, `store.catchup` and `sync.follower`. `lock` is held by w
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
@@ -23,7 +23,7 @@ from caiafs.core.errors import (
     StoreError,
     Unreachable,
 )
-from caiafs.core.types import ChangeSet
+from caiafs.core.types import Change, ChangeSet
 from caiafs.store.breaker import Breaker, BreakerState
 from caiafs.store.cursors import Cursor, CursorStore, RefusedContent
 from caiafs.store.meter import Meter
@@ -66,6 +66,8 @@ class GovcStore:
         self.unmet = ""
         """Why the two may not be mixed; empty when they may."""
         self.changed: Callable[[], None] = lambda: None
+        self.told_of: Callable[[Sequence[Change]], Sequence[str]] = lambda _changes: ()
+        """Trailers that documents new to govc come with."""
         self._cursors = cursors
         self._config = config
         self._breaker = Breaker(failures=config.breaker_failures, reset_s=config.breaker_reset_s)
@@ -239,9 +241,9 @@ class GovcStore:
 
     async def commit(self, change_set: ChangeSet, size_bytes: int) -> None:
         """Commit a change set there; refused documents are noted. The cursor is the caller's to move."""
-        sent = replace(
-            change_set, message=with_named_changes(change_set.message, change_set.changes)
-        )
+        changes = change_set.changes
+        text = with_named_changes(change_set.message, changes, self.told_of(changes))
+        sent = replace(change_set, message=text)
         timeout_s = self.deadline_s(len(change_set.changes), size_bytes)
         result = await self.call_again(
             "commit", lambda: self.backend.commit(sent), timeout_s=timeout_s

@@ -6,6 +6,7 @@ Used by `sync` and by the hybrid store. Pure. Everything is printable ASCII, bec
     Caiafs-Host, Caiafs-User, Caiafs-Program               who and with what
     Caiafs-Change: <old blob|-> <new blob|-> <path>        for other mounts; only in what goes to govc
     Caiafs-Changes: <n> more                               where the list would have been too long
+    Caiafs-Document, Caiafs-Moved                          ids of documents; see sync.document_trailers
     Caiafs-Conflict: <base|-> <kept|-> <blob> <path> <copy>  a copy that a merge made; blobs of all three versions
 
 Paths are percent-encoded here.
@@ -77,14 +78,15 @@ class NamedConflict:
     beside: ObjectId
 
 
-def with_named_changes(message: str, changes: Iterable[Change]) -> str:
-    """Return `message` with the trailers that tell other mounts what changed, for govc.
+def with_named_changes(message: str, changes: Iterable[Change], more: Iterable[str] = ()) -> str:
+    """Return `message` with the trailers that tell other mounts what changed, for govc; `more` are added before them.
 
     Bounded: where not all fit, a last trailer says how many are missing.
     """
     text = to_ascii_text(message).rstrip("\n")
-    lines: list[str] = []
-    room = MAX_MESSAGE_BYTES - len(text)
+    said = set(text.split("\n"))
+    lines = [line for line in more if line not in said]
+    room = MAX_MESSAGE_BYTES - len(text) - sum(len(line) + 1 for line in lines)
     left = 0
     for change in changes:
         before = change.before.oid if change.before else "-"

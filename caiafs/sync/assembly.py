@@ -31,8 +31,12 @@ from caiafs.store.govc_store import GovcStore
 from caiafs.store.hybrid import HybridStore
 from caiafs.store.tally import Tally
 from caiafs.sync.attributes import AttributeSaver, open_saver
+from caiafs.sync.composition import Composer
+from caiafs.sync.conflict_origins import ConflictHistory
 from caiafs.sync.contents import Contents
 from caiafs.sync.damage import DamageTeller
+from caiafs.sync.document_history import DocumentHistory
+from caiafs.sync.documents import Documents
 from caiafs.sync.follower import Follower
 from caiafs.sync.foreign import ForeignCommits
 from caiafs.sync.groups import GroupLimits
@@ -99,12 +103,15 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
         exact_last = await _find_exact_last(parts, state, start.writer_id)
         settings = replace(_publisher_settings(config, start.writer_id), exact_last=exact_last)
         publisher = Publisher(settings, parts.publisher_parts)
-        saver = open_saver(config, Path(start.state_dir), git, lambda: publisher.is_idle)
+        saver = open_saver(
+            config, Path(start.state_dir), git, lambda: publisher.is_idle, parts.documents
+        )
         await _run(channel, parts, publisher, saver)
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
             if parts.govc is not None:
                 await parts.govc.aclose()
+            parts.documents.close()
             await git.aclose()
 
 
@@ -141,13 +148,23 @@ def _build(
         # As the primary it gets what fallback kept from it, whatever the settings.
         catch_up.in_background = config.enable_sync or stores.govc_is_primary
 
+    documents = Documents(Path(start.state_dir))
+    document_history = DocumentHistory(documents, git, published)
+    if govc is not None:
+        govc.told_of = documents.told
     publisher_parts = PublisherParts(
         ops=state,
         contents=contents,
         reader=git.repository.reader,
         stores=stores,
         published=published,
-        identities=Identities(),
+        composer=Composer(
+            start.writer_id,
+            Identities(),
+            git.repository.reader,
+            documents,
+            document_history,
+        ),
         merging=_build_merging(git, contents, published),
         send=channel.send,
         take_in=follower.take_in,
@@ -168,6 +185,8 @@ def _build(
         foreign,
         build_remote(config, git, published, (pushes, contents)),
         publisher_parts,
+        documents,
+        document_history,
     )
 
 
@@ -290,6 +309,7 @@ async def _run(
         follower=parts.follower,
         contents=parts.contents,
         attributes=saver,
+        conflicts=ConflictHistory(parts.git, parts.published),
         remote=parts.remote,
     )
     async with trio.open_nursery() as nursery:
@@ -297,6 +317,7 @@ async def _run(
         nursery.start_soon(publisher.run)
         if saver is not None:
             nursery.start_soon(saver.run)
+        nursery.start_soon(parts.history.run)
         nursery.start_soon(parts.follower.run)
         parts.tally.changed = reporter.changed
         nursery.start_soon(parts.tally.run)

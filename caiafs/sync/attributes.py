@@ -14,7 +14,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,7 @@ from typing import TypeVar
 import trio
 
 from caiafs.backends.git.attribute_trees import (
+    DOCUMENTS,
     LINKS,
     META_REF,
     blob_entries,
@@ -29,8 +30,8 @@ from caiafs.backends.git.attribute_trees import (
     part_of,
 )
 from caiafs.backends.git.backend import GitBackend
-from caiafs.backends.git.log import format_commit
-from caiafs.backends.git.objects import ObjectReader, parse_tree
+from caiafs.backends.git.log import CommitLog, format_commit
+from caiafs.backends.git.objects import ObjectReader, format_tree, parse_tree
 from caiafs.backends.git.pack import NewObject, new_object
 from caiafs.core.config import Config
 from caiafs.core.errors import CaiaError, RevisionConflict, StateCorrupt
@@ -38,6 +39,7 @@ from caiafs.core.machine import SEAL_TRAILER, seal
 from caiafs.core.types import EMPTY_TREE, ROOT_INODE, InodeNo, ObjectId, Signature
 from caiafs.state.attribute_reader import AttributeReader
 from caiafs.state.saved import SavedEntry, format_entries, format_links
+from caiafs.sync.documents import Documents
 from caiafs.sync.export_record import Exported, ExportRecord
 from caiafs.sync.identity import Identities
 
@@ -78,8 +80,11 @@ class AttributeSaver:
         *,
         author: Callable[[], Signature],
         is_idle: Callable[[], bool],
+        documents: Callable[[], Mapping[bytes, bytes]],
     ) -> None:
+        """`documents` returns what is saved of document ids, by what follows the blobs' common name."""
         self._git = git
+        self._documents = documents
         self._state_dir = state_dir
         self._author = author
         self._is_idle = is_idle
@@ -151,7 +156,8 @@ class AttributeSaver:
 
     async def _save(self) -> None:
         newest = self._git.repository.refs.read(META_REF)
-        plan = await self._in_thread(lambda: self._compose(newest))
+        documents = self._documents()
+        plan = await self._in_thread(lambda: self._compose(newest, documents))
         if plan is None:
             return
         commit = newest
@@ -177,7 +183,7 @@ class AttributeSaver:
 
     # --- in a thread
 
-    def _compose(self, newest: ObjectId | None) -> _Plan | None:
+    def _compose(self, newest: ObjectId | None, documents: Mapping[bytes, bytes]) -> _Plan | None:
         """Return what to write, None where nothing changed; `newest` is where the reference is."""
         with self._reader.moment():
             owner = str(self._reader.meta("writer_id"))
@@ -187,7 +193,9 @@ class AttributeSaver:
             changed = self._reader.changed_directories(self._record.round)
             if not changed or self._reader.root_entry() is None:
                 return None
-            composing = _Composing(self._reader, self._record, self._git.repository.new_reader())
+            objects = self._git.repository.new_reader()
+            own = _document_entries(objects, newest, documents)
+            composing = _Composing(self._reader, self._record, objects, own)
             tree = composing.run(changed)
             sealed = bool(self._reader.meta(_SAVED_HERE)) or not self._reader.has_saved()
         return _Plan(
@@ -202,30 +210,52 @@ class AttributeSaver:
 
 
 def open_saver(
-    config: Config, state_dir: Path, git: GitBackend, is_idle: Callable[[], bool]
+    config: Config,
+    state_dir: Path,
+    git: GitBackend,
+    is_idle: Callable[[], bool],
+    documents: Documents | None = None,
 ) -> AttributeSaver | None:
     """Return what saves the attributes of a mount; None for one that takes no changes."""
     if config.read_only:
         return None
+    ids = documents or Documents(state_dir)
     identities = Identities()
     return AttributeSaver(
         git,
         state_dir,
         author=lambda: identities.signature(os.getuid(), time.time_ns()),
         is_idle=is_idle,
+        documents=ids.to_save,
     )
+
+
+def _document_entries(
+    objects: ObjectReader, newest: ObjectId | None, documents: Mapping[bytes, bytes]
+) -> tuple[bytes, list[NewObject]]:
+    """Return the raw entries of document ids, and new objects; as they are where nothing is known of them."""
+    if documents:
+        return blob_entries({DOCUMENTS + name: content for name, content in documents.items()})
+    if newest is None:
+        return b"", []
+    entries = objects.raw_tree(CommitLog(objects).commit(newest).tree)
+    return format_tree([e for e in entries if e.name.startswith(DOCUMENTS)]), []
 
 
 class _Composing:
     """One walk over changed directories, from the deepest up to the root."""
 
     def __init__(
-        self, reader: AttributeReader, record: ExportRecord, objects: ObjectReader
+        self,
+        reader: AttributeReader,
+        record: ExportRecord,
+        objects: ObjectReader,
+        documents: tuple[bytes, list[NewObject]],
     ) -> None:
         self._reader = reader
         self._record = record
         self._git = objects
-        self.objects: list[NewObject] = []
+        self._document_entries, self.objects = documents
         self.done: dict[InodeNo, Exported] = {}
 
     def run(self, changed: set[InodeNo]) -> ObjectId:
@@ -259,8 +289,9 @@ class _Composing:
             own = known.own
         entries = parse_tree(own)
         if directory == ROOT_INODE:
-            entries = [entry for entry in entries if entry.name != LINKS]
+            entries = [e for e in entries if not e.name.startswith((LINKS, DOCUMENTS))]
             entries += parse_tree(self._links())
+            entries += parse_tree(self._document_entries)
         subtrees = {}
         for child in self._reader.directories(directory):
             tree = self._tree_of(child.ino) if child.is_loaded else child.saved

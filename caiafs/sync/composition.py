@@ -1,16 +1,72 @@
-"""From a group of ops and what differs to the change set that the stores get: author, message, trailers.
+"""From a group of ops and what differs to the change set that the stores get: author, message, trailers, document ids.
 
-Used by `sync.publisher`.
+Used by `sync.publisher`, with `Published.lock` held.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from caiafs.core.types import Change, ChangeSet, DocPath
+from caiafs.core.types import Change, ChangeSet, DocPath, ObjectId
 from caiafs.store.trailers import Operation
 from caiafs.sync import message as messages
+from caiafs.sync.conflict_notes import notes_of
+from caiafs.sync.document_history import DocumentHistory
+from caiafs.sync.document_trailers import told_by
+from caiafs.sync.documents import Documents
 from caiafs.sync.identity import Identities
+from caiafs.sync.replay import Replay
 from caiafs.sync.selection import Group
-from caiafs.sync.view import TreeView
+from caiafs.sync.view import TreeReader, TreeView
+
+
+class Composer:
+    """Composes the commits of one writer."""
+
+    def __init__(
+        self,
+        writer_id: str,
+        identities: Identities,
+        reader: TreeReader,
+        documents: Documents,
+        history: DocumentHistory,
+    ) -> None:
+        self._writer_id = writer_id
+        self._identities = identities
+        self._reader = reader
+        self._documents = documents
+        self._history = history
+
+    async def change_set(self, group: Group, plan: Replay, tree: ObjectId) -> ChangeSet:
+        """Return what `group` makes of the published tree `tree`.
+
+        Raises:
+            StateCorrupt: the record of ids cannot be used.
+        """
+        await self._history.catch_up()
+        ops, identities = group.ops, self._identities
+        operation = Operation(self._writer_id, ops[0].seq, ops[-1].seq)
+        programs = tuple(dict.fromkeys(op.program for op in ops if op.program))
+        users = dict.fromkeys([group.uid, *(op.uid for op in ops)])
+        provenance = messages.Provenance(
+            identities.host, tuple(identities.login(uid) for uid in users), programs
+        )
+        notes = notes_of(plan, self._reader, tree)
+        told = self._documents.plan(ops, plan.changes, str(operation))
+        text = messages.compose(
+            plan.changes,
+            operation,
+            provenance,
+            replace(notes, trailers=(*notes.trailers, *told.trailers())),
+            said=group.said,
+            directories=_Directories(TreeView(self._reader, tree), plan.changes),
+        )
+        author = identities.signature(group.uid, ops[-1].time_ns)
+        return ChangeSet(str(operation), author, text, plan.changes)
+
+    def published(self, commit: ObjectId, group: Group, change_set: ChangeSet) -> None:
+        """Note that the branch has `change_set`, as `commit`; raises as `change_set`."""
+        told = told_by(change_set.message)
+        self._documents.note_group(commit, group.ops, change_set.changes, told)
 
 
 class _Directories:
@@ -31,32 +87,3 @@ class _Directories:
                 self._view.set(change.path, change.after)
             self._is_after = True
         return self._view.has_below(directory)
-
-
-def change_set_of(
-    group: Group,
-    changes: tuple[Change, ...],
-    *,
-    writer_id: str,
-    identities: Identities,
-    view: TreeView,
-    notes: messages.Notes = messages.NO_NOTES,
-) -> ChangeSet:
-    """Return what `group` makes of the published tree, which is `view`; the view is used up."""
-    ops = group.ops
-    operation = Operation(writer_id, ops[0].seq, ops[-1].seq)
-    programs = tuple(dict.fromkeys(op.program for op in ops if op.program))
-    users = dict.fromkeys([group.uid, *(op.uid for op in ops)])
-    provenance = messages.Provenance(
-        identities.host, tuple(identities.login(uid) for uid in users), programs
-    )
-    text = messages.compose(
-        changes,
-        operation,
-        provenance,
-        notes,
-        said=group.said,
-        directories=_Directories(view, changes),
-    )
-    author = identities.signature(group.uid, ops[-1].time_ns)
-    return ChangeSet(str(operation), author, text, changes)

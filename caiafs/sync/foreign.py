@@ -27,6 +27,7 @@ from caiafs.store.trailers import NamedChange, named_changes, to_ascii_line, wri
 from caiafs.sync import message as messages
 from caiafs.sync.conflict_notes import trailers_of
 from caiafs.sync.contents import Contents
+from caiafs.sync.document_trailers import joined
 from caiafs.sync.merge import Side
 from caiafs.sync.published import Published
 from caiafs.sync.pushes import Pushes
@@ -367,7 +368,8 @@ def _message(
     """Return the message of the commit that brings foreign commits here; theirs, where it is one."""
     lines = [f"Caiafs-Govc: {to_ascii_line(revision.id)}" for revision in foreign[:100]]
     if len(foreign) != 1:
-        conflicts = [*conflicts, *trailers_of((), [revision.message for revision in foreign])]
+        texts = [revision.message for revision in reversed(foreign)]
+        conflicts = [*conflicts, *trailers_of((), texts[::-1]), *joined(texts).trailers()]
     ids = "\n".join([*lines, *conflicts])
     if len(foreign) == 1:
         text = foreign[0].message.rstrip("\n")

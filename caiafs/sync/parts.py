@@ -10,6 +10,8 @@ from caiafs.store.govc_store import GovcStore
 from caiafs.store.hybrid import HybridStore
 from caiafs.store.tally import Tally
 from caiafs.sync.contents import Contents
+from caiafs.sync.document_history import DocumentHistory
+from caiafs.sync.documents import Documents
 from caiafs.sync.follower import Follower
 from caiafs.sync.foreign import ForeignCommits
 from caiafs.sync.published import Published
@@ -36,3 +38,5 @@ class Parts:
     foreign: ForeignCommits | None
     remote: Remote | None
     publisher_parts: PublisherParts
+    documents: Documents
+    history: DocumentHistory

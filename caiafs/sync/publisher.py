@@ -21,15 +21,13 @@ from caiafs.core.types import NO_OBJECT, ChangeSet, ObjectId
 from caiafs.link.channel import LinkError
 from caiafs.link.messages import Changes, Due, Message, Settled, to_text
 from caiafs.state.ops import Op
-from caiafs.sync.composition import change_set_of
-from caiafs.sync.conflict_notes import notes_of
+from caiafs.sync.composition import Composer
 from caiafs.sync.groups import LOOK_AHEAD, GroupLimits
-from caiafs.sync.identity import Identities
 from caiafs.sync.news import split_changes
 from caiafs.sync.published import Published
 from caiafs.sync.replay import Merging, Replay, replay
 from caiafs.sync.selection import Group, OpSource, Selection
-from caiafs.sync.view import TreeReader, TreeView
+from caiafs.sync.view import TreeReader
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +138,7 @@ class PublisherParts:
     reader: TreeReader
     stores: Stores
     published: Published
-    identities: Identities
+    composer: Composer
     merging: Merging
     send: Callable[[Message], Awaitable[None]]
     take_in: Callable[[], Awaitable[None]]
@@ -307,7 +305,7 @@ class Publisher:
                 self._parts.stores.let_go()
                 await self._settle(group.ops, plan)
                 return
-            change_set = self._change_set(group, plan)
+            change_set = await self._parts.composer.change_set(group, plan, self._published.tree)
             expected = self._published.commit
             built = await self._parts.stores.build(change_set, expected)
             await self._parts.tell_damage(group.ops, built.damaged)
@@ -328,22 +326,12 @@ class Publisher:
                 self._exact_last = group.ops[-1].seq
                 raise
             self._published.move(built.commit, built.tree)
+            self._parts.composer.published(built.commit, group, change_set)
             self._groups += 1
             self._documents += len(plan.changes)
             self._conflicts += len(plan.conflicts)
             await self._settle(group.ops, plan)
             return
-
-    def _change_set(self, group: Group, plan: Replay) -> ChangeSet:
-        reader, tree = self._parts.reader, self._published.tree
-        return change_set_of(
-            group,
-            plan.changes,
-            writer_id=self._settings.writer_id,
-            identities=self._parts.identities,
-            view=TreeView(reader, tree),
-            notes=notes_of(plan, reader, tree),
-        )
 
     async def _settle(self, group: Sequence[Op], plan: Replay) -> None:
         published = self._published

@@ -63,12 +63,13 @@ class Publication:
         """Whether `path` stays in this mount."""
         return self._local_names.match(path)
 
-    def _public_paths(self, inode: Inode) -> list[DocPath]:
+    def public_paths(self, inode: Inode) -> list[DocPath]:
+        """Return the paths of an inode that the stores are to have."""
         return [path for path in self._table.paths(inode) if not self.is_local(path)]
 
     def is_published(self, inode: Inode) -> bool:
         """Whether the stores are to have this inode's present content, at some path."""
-        return inode.is_publishable and bool(self._public_paths(inode))
+        return inode.is_publishable and bool(self.public_paths(inode))
 
     # --- contents
 
@@ -76,7 +77,7 @@ class Publication:
         """Log a journaled content as a version, unless it is one already or nobody may see it."""
         if not inode.flags & UNLOGGED or not inode.is_publishable or inode.dirty:
             return
-        paths = self._public_paths(inode)
+        paths = self.public_paths(inode)
         if not paths:
             return
         small = self._contents.small_content(inode)
@@ -152,7 +153,7 @@ class Publication:
     def mode_changed(self, inode: Inode, old_mode: int) -> None:
         """Log a change of what git holds of a mode: the executable bit."""
         if git_mode(old_mode) != git_mode(inode.mode) and inode.is_logged:
-            self._put(inode, self._public_paths(inode), _logged_content(inode))
+            self._put(inode, self.public_paths(inode), _logged_content(inode))
 
     # --- names; all called after the table has changed
 
@@ -181,7 +182,7 @@ class Publication:
 
     def _note_local(self, inode: Inode) -> None:
         """Note that no path has a logged inode any more, if that is so."""
-        if inode.is_logged and inode.nlink and not self._public_paths(inode):
+        if inode.is_logged and inode.nlink and not self.public_paths(inode):
             inode.flags |= LOCAL
             self._journal.touch(inode)
 
@@ -226,7 +227,7 @@ class Publication:
             if not inode.writers:
                 self.due(inode)
         elif inode.flags & LOCAL:
-            self._put(inode, self._public_paths(inode), _logged_content(inode))
+            self._put(inode, self.public_paths(inode), _logged_content(inode))
             inode.flags &= ~LOCAL
             self._forget_replaced(inode)
             self._journal.touch(inode)

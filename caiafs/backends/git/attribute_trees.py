@@ -19,6 +19,7 @@ from caiafs.core.types import EMPTY_TREE, GitMode, ObjectId
 META_REF = "refs/caia/meta"
 ATTRIBUTES = names.PREFIX + b"attributes"
 LINKS = names.PREFIX + b"links"
+DOCUMENTS = names.PREFIX + b"documents"
 _PART_ENTRIES = 256
 _BLOB_MAX_BYTES = 32 << 20
 _DIRECTORY_MAX_BYTES = 128 << 20
@@ -59,6 +60,14 @@ class SavedTrees:
         """Return the blob that tells of hard links, None where there is none; raises as `read`."""
         found = [entry for entry in self._reader.raw_tree(tree) if entry.name == LINKS]
         return self._blob(found[0]) if found else None
+
+    def read_documents(self, tree: ObjectId) -> dict[bytes, bytes]:
+        """Return the blobs that tell of document ids, by what follows their common name; raises as `read`."""
+        return {
+            entry.name.removeprefix(DOCUMENTS): self._blob(entry)
+            for entry in self._reader.raw_tree(tree)
+            if not entry.is_dir and entry.name.startswith(DOCUMENTS)
+        }
 
     def _blob(self, entry: RawEntry) -> bytes:
         oid = ObjectId(entry.oid.hex())
