@@ -8,7 +8,19 @@ import sys
 from collections.abc import Callable, Mapping
 
 from caiafs import __version__
-from caiafs.cli import adopt, backup, fetch, fsck, mount, resolve, restore, status, sync, umount
+from caiafs.cli import (
+    adopt,
+    backup,
+    fetch,
+    fsck,
+    migrate,
+    mount,
+    resolve,
+    restore,
+    status,
+    sync,
+    umount,
+)
 from caiafs.cli.exits import ExitCode, exit_code
 from caiafs.core.errors import CaiaError
 from caiafs.core.secrets import forget_secrets
@@ -26,6 +38,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "fsck": (fsck.run, "check a repository, repair it"),
     "backup": (backup.run, "write a repository into one file"),
     "restore": (restore.run, "make a repository from a backup"),
+    "migrate": (migrate.run, "bring documents to another store"),
 }
 
 _HELP = """\
@@ -50,6 +63,7 @@ _USAGE = {
     "fsck": "caiafs fsck [--repair] REPO",
     "backup": "caiafs backup REPO|MNT FILE",
     "restore": "caiafs restore FILE REPO",
+    "migrate": "caiafs migrate SOURCE TARGET",
 }
 
 
