@@ -7,16 +7,20 @@ opened. A path that is being written is left alone: the remote change waits for 
 what he wrote is merged by the publisher.
 
 A change applies where the path shows `before`. Where it does not, an op of ours follows that the
-publisher merges, and what comes of that arrives as another change.
+publisher merges, and what comes of that arrives as another change. Where no op follows, because what
+has the name is never published (an empty directory, a FIFO), both stay: the document goes beside a
+directory, which a move of ours tells the stores; what is in the way of a directory is renamed here.
 """
 
+import itertools
 import logging
 import stat
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import trio
 
+from caiafs.core.conflicts import conflict_name
 from caiafs.core.errors import CaiaError
 from caiafs.core.types import (
     ROOT_INODE,
@@ -27,16 +31,20 @@ from caiafs.core.types import (
     InodeNo,
     ObjectId,
     git_mode,
+    split_path,
 )
 from caiafs.state.journal import Journal
+from caiafs.vfs.caller import this_process
 from caiafs.vfs.inheritance import inherit
 from caiafs.vfs.inode import EXPLICIT, LOADED, UNLOGGED, Inode
 from caiafs.vfs.namespace import Namespace
+from caiafs.vfs.publication import Publication
 from caiafs.vfs.table import InodeTable
 
 log = logging.getLogger(__name__)
 
 _SLICE = 100
+_ASIDE_MAX = 240
 
 
 class KernelNotifier(Protocol):
@@ -53,6 +61,12 @@ class KernelNotifier(Protocol):
         ...
 
 
+class _Blocker(NamedTuple):
+    """A document in the way of a directory, until its writers are gone."""
+
+    ino: InodeNo
+
+
 class Remote:
     """Takes others' changes in."""
 
@@ -61,15 +75,19 @@ class Remote:
         journal: Journal,
         table: InodeTable,
         namespace: Namespace,
+        publication: Publication,
         *,
         kernel: KernelNotifier,
     ) -> None:
         self._journal = journal
         self._table = table
         self._namespace = namespace
+        self._publication = publication
         self._kernel = kernel
         self._notices: list[tuple[InodeNo, bytes, InodeNo | None]] = []
         self._waiting: dict[InodeNo, tuple[DocPath, Change]] = {}
+        self._blocked: dict[InodeNo, list[Change]] = {}
+        """Changes below a document that waits for its writers to become a directory."""
         self._released = trio.Event()
         self._last_seq: int | None = None
         self.applied = 0
@@ -106,11 +124,11 @@ class Remote:
     @property
     def is_waiting(self) -> bool:
         """Whether changes wait for writers; they are forgotten when the mount ends."""
-        return bool(self._waiting)
+        return bool(self._waiting or self._blocked)
 
     def released(self, inode: Inode) -> None:
         """Note that an inode's last writer has gone."""
-        if inode.ino in self._waiting:
+        if inode.ino in self._waiting or inode.ino in self._blocked:
             self._released.set()
 
     async def run(self) -> None:
@@ -118,11 +136,15 @@ class Remote:
         while True:
             await self._released.wait()
             self._released = trio.Event()
-            for ino, (path, change) in tuple(self._waiting.items()):
+            for ino in tuple(self._waiting.keys() | self._blocked.keys()):
                 inode = self._table.peek(ino)
-                if inode is None or not inode.writers:
-                    del self._waiting[ino]
-                    self._take(Change(path, change.before, change.after), {})
+                if inode is not None and inode.writers:
+                    continue
+                path_and_change = self._waiting.pop(ino, None)
+                if path_and_change is not None:
+                    self._take(path_and_change[1], {})
+                for change in self._blocked.pop(ino, ()):
+                    self._take(change, {})
             await self._tell_kernel()
 
     async def _tell_kernel(self) -> None:
@@ -148,9 +170,15 @@ class Remote:
         *above, name = change.path.split(b"/")
         is_new = change.before is None and change.after is not None
         directory = self._walk(above, trees, make=is_new, keep=change.after is not None)
+        if isinstance(directory, _Blocker):
+            self._blocked.setdefault(directory.ino, []).append(change)
+            return
         if directory is None:
             return
         inode = self._table.find(directory, name)
+        if is_new and inode is not None and not inode.is_publishable:
+            self._put_beside(directory, change)
+            return
         if inode is not None and self._waits(inode, change):
             return
         if not _shows(inode, change.before) or self._has_later_op(inode):
@@ -190,8 +218,10 @@ class Remote:
         *,
         make: bool,
         keep: bool,
-    ) -> Inode | None:
+    ) -> "Inode | _Blocker | None":
         """Return the directory of a change, None where its tree id or its absence says all.
+
+        Or the document that is to be a directory as soon as its writers are gone.
 
         `make` makes what is missing above the document, `keep` says that the document is there
         afterwards, and so are the directories.
@@ -204,13 +234,16 @@ class Remote:
                 return None
             path = DocPath(b"/".join(names[: depth + 1]))
             below = self._table.find(directory, name)
+            if below is not None and make and not (below.is_directory or below.is_publishable):
+                self._move_aside(directory, name, below)
+                below = None
             if below is None:
                 if not make:
                     return None
                 tree = None if self._moved_away(path) else trees.get(path)
                 below = self._make_directory(directory, name, tree)
             if not below.is_directory:
-                return None
+                return _Blocker(below.ino) if below.writers else None
             if not below.flags & LOADED and not keep and trees and path not in trees:
                 self._empty(directory, name, below)
                 return None
@@ -218,6 +251,30 @@ class Remote:
         if not trees:
             self._table.children(directory)
         return directory if directory.flags & LOADED else None
+
+    def _put_beside(self, directory: Inode, change: Change) -> None:
+        """Show a document beside what has its name here and is never published; the stores follow."""
+        assert change.after is not None, "it is new"
+        path = conflict_name(change.path, self._table.import_time_ns, change.after.oid)
+        name = split_path(path)[1]
+        if self._table.find(directory, name) is not None:
+            return
+        after = change.after
+        new = self._table.imported(after.mode, after.oid, like=directory, size=after.size_bytes)
+        self._table.link(directory, name, new)
+        self._publication.renamed(new, change.path, path, None, this_process())
+        self._changed(directory, name)
+        self.applied += 1
+
+    def _move_aside(self, directory: Inode, name: bytes, inode: Inode) -> None:
+        """Rename a FIFO, socket or device that is in the way of somebody's directory."""
+        taken = self._table.children(directory)
+        names = (name[:_ASIDE_MAX] + b".local-%d" % number for number in itertools.count(1))
+        free = next(new for new in names if new not in taken)
+        self._table.unlink(directory, name, inode)
+        self._table.link(directory, free, inode)
+        self._changed(directory, name)
+        self._changed(directory, free)
 
     def _empty(self, parent: Inode, name: bytes, directory: Inode) -> None:
         """Take a directory away that is not loaded and has no document left, unless somebody made it."""

@@ -1,6 +1,7 @@
 """How the mount takes in what others wrote."""
 
 import os
+import stat
 
 import trio
 import trio.testing
@@ -281,3 +282,65 @@ async def test_link_that_takes_the_place_of_a_file_with_the_same_bytes_is_a_link
     await world.remote.apply([Change(change.path, change.before, after)], trees)
 
     assert world.find(b"f").is_symlink
+
+
+async def test_document_where_an_empty_directory_is_goes_beside_it(a_world):
+    world = a_world(DOCUMENTS)
+    world.mkdir(b"new")
+
+    await world.remote.apply(*world.foreign({b"new": b"theirs"}))
+
+    (copy,) = [name for name in world.table.children(world.root_inode) if b".conflict-" in name]
+    assert copy.startswith(b"new.conflict-")
+    assert await content(world, copy) == b"theirs"
+    assert world.find(b"new").is_directory
+    await world.save(b"new/doc", b"ours")
+    await world.settle()
+    assert await world.shown() == world.published_tree()
+    assert b"new/doc" in world.published_tree()
+    world.check_tables()
+
+
+async def test_document_where_a_fifo_is_goes_beside_it(a_world):
+    world = a_world(DOCUMENTS)
+    world.namespace.mknod(1, b"pipe", stat.S_IFIFO | 0o644, 0, ALICE)
+
+    await world.remote.apply(*world.foreign({b"pipe": b"theirs"}))
+
+    assert b"theirs" in {text for _, text in (await world.shown()).values()}
+    assert stat.S_ISFIFO(world.find(b"pipe").mode)
+    world.check_tables()
+
+
+async def test_fifo_in_the_way_of_a_directory_is_renamed_here(a_world):
+    world = a_world(DOCUMENTS)
+    world.namespace.mknod(1, b"pipe", stat.S_IFIFO | 0o644, 0, ALICE)
+
+    await world.remote.apply(*world.foreign({b"pipe/doc": b"theirs", b"pipe/more": b"more"}))
+
+    assert await content(world, b"pipe/doc") == b"theirs"
+    assert await content(world, b"pipe/more") == b"more"
+    assert stat.S_ISFIFO(world.find(b"pipe.local-1").mode)
+    world.check_tables()
+
+
+async def test_document_that_became_a_directory_while_it_was_open_for_writing_shows_afterwards(
+    a_world,
+):
+    world = a_world(DOCUMENTS)
+    handle = world.open(b"f", WRITE)
+    world.files.on_released = world.remote.released
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.remote.run)
+
+        await world.remote.apply(*world.foreign({b"f": None, b"f/x": b"x", b"f/d/y": b"y"}))
+        assert await content(world, b"f") == b"old"
+        assert world.remote.is_waiting
+        world.files.release(handle)
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert await content(world, b"f/x") == b"x"
+        assert await content(world, b"f/d/y") == b"y"
+        assert not world.remote.is_waiting
+        nursery.cancel_scope.cancel()
+    world.check_tables()
