@@ -284,3 +284,31 @@ def test_merged_tree_has_no_document_below_another(base, ours, theirs):
 def test_merge_with_a_side_that_did_nothing_is_the_other(base, ours):
     assert merge(base, ours, base)[0] == ours
     assert merge(base, base, ours)[0] == ours
+
+
+def test_a_change_of_mode_alone_does_not_keep_a_deleted_document():
+    executable = {b"a": entry(b"1", GitMode.EXECUTABLE)}
+
+    assert merge(tree(a=b"1"), executable, tree())[0] == {}
+    assert merge(tree(a=b"1"), tree(), executable)[0] == {}
+
+
+def test_renamed_to_two_names_it_has_both():
+    merged, result = merge(tree(a=b"1"), tree(b=b"1"), tree(c=b"1"))
+
+    assert merged == tree(b=b"1", c=b"1")
+    assert result.conflicts == ()
+
+
+def test_two_documents_renamed_to_one_name_are_both_kept():
+    merged, result = merge(tree(a=b"1", b=b"2"), tree(c=b"1", b=b"2"), tree(a=b"1", c=b"2"))
+
+    assert merged == {b"c": entry(b"1"), copy_name(b"c", THEIRS_NS, b"2"): entry(b"2")}
+    assert len(result.conflicts) == 1
+
+
+def test_names_that_differ_in_case_are_two_documents():
+    merged, result = merge(tree(), tree(Doc=b"1"), tree(doc=b"2"))
+
+    assert merged == tree(Doc=b"1", doc=b"2")
+    assert result.conflicts == ()

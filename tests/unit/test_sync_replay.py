@@ -1,5 +1,7 @@
 """What ops make of the published tree, where others have been there too."""
 
+import dataclasses
+
 import pytest
 
 from caiafs.core.types import Change, DocPath, Entry, GitMode, blob_id
@@ -7,7 +9,7 @@ from caiafs.state.ops import Op, OpKind
 from caiafs.store.trailers import NamedConflict
 from caiafs.sync.merge import merge_text
 from caiafs.sync.replay import Merging, replay
-from caiafs.sync.unseen import UnseenChanges
+from caiafs.sync.unseen import UNSEEN_MAX, UnseenChanges
 
 
 class Item:
@@ -21,6 +23,7 @@ class Trees:
     def __init__(self):
         self._trees = {}
         self.blobs = {}
+        self.modes = {}
 
     def add(self, documents):
         """Return the id of a tree with these documents (path to text)."""
@@ -32,7 +35,7 @@ class Trees:
                 continue
             oid = blob_id(text.encode())
             self.blobs[oid] = text.encode()
-            items[head] = Item(head.encode(), GitMode.FILE, oid)
+            items[head] = Item(head.encode(), self.modes.get(head, GitMode.FILE), oid)
         for name, inside in below.items():
             items[name] = Item(name.encode(), GitMode.DIRECTORY, self.add(inside))
         key = "".join(f"{n}:{i.oid};" for n, i in sorted(items.items()))
@@ -279,3 +282,142 @@ def test_second_version_after_a_merge_merges_again(trees):
     )
 
     assert played.holds(f="A\n2\nC\n4\nE\n")
+
+
+def entry(text, mode=GitMode.FILE):
+    return Entry(mode, oid_of(text))
+
+
+def at(path, shown):
+    return {DocPath(path.encode()): shown}
+
+
+def news_items(played):
+    return {
+        (c.path.decode(), c.before and c.before.oid, c.after and c.after.oid)
+        for c in played.plan.news
+    }
+
+
+def test_our_edit_follows_their_rename(trees):
+    unseen = {**at("f", entry("base")), **at("g", None)}
+
+    played = play(trees, {"g": "base"}, put("f", "ours", saw="base"), unseen=unseen)
+
+    assert played.holds(g="ours")
+    assert news_items(played) == {
+        ("f", oid_of("ours"), None),
+        ("g", oid_of("base"), oid_of("ours")),
+    }
+
+
+def test_our_edit_keeps_its_name_where_they_made_several_documents_of_it(trees):
+    unseen = {**at("f", entry("base")), **at("g", None), **at("h", None)}
+
+    played = play(trees, {"g": "base", "h": "base"}, put("f", "ours", saw="base"), unseen=unseen)
+
+    assert played.holds(f="ours", g="base", h="base")
+
+
+def test_what_the_mount_has_seen_is_no_rename_that_an_edit_follows(trees):
+    changes = UnseenChanges()
+    changes.note([Change(DocPath(b"f"), entry("base"), None)])
+    changes.note([Change(DocPath(b"g"), None, entry("base"))])
+    changes.acknowledge(2, last_seq=0, settled_seq=0)
+
+    assert list(changes.arrivals(oid_of("base"), 1)) == []
+    assert changes.shown(DocPath(b"f"), 1) == ()
+
+
+def test_copy_in_a_directory_that_was_renamed_meanwhile_leaves_its_old_path(trees):
+    unseen = at("d/copy", None)
+
+    played = play(trees, {"d/f": "1", "d/copy": "2"}, move("d", "b"), unseen=unseen)
+
+    assert played.holds(b__f="1", b__copy="2")
+    assert news_items(played) == {
+        ("b/copy", None, oid_of("2")),
+        ("d/copy", oid_of("2"), None),
+    }
+
+
+def test_their_new_document_follows_an_exchange_and_leaves_its_old_path(trees):
+    unseen = at("d/copy", None)
+
+    played = play(trees, {"d/copy": "2", "e/x": "1"}, exchange("d", "e"), unseen=unseen)
+
+    assert played.holds(e__copy="2", d__x="1")
+    assert ("d/copy", oid_of("2"), None) in news_items(played)
+    assert ("e/copy", None, oid_of("2")) in news_items(played)
+
+
+def test_renamed_document_goes_beside_a_directory_that_they_made_at_its_new_name(trees):
+    played = play(trees, {"f": "1", "g/x": "theirs"}, move("f", "g", moved="1"))
+
+    assert played.holds(g__x="theirs", **{"g.conflict": "1"})
+    assert ("g", oid_of("1"), None) in news_items(played)
+
+
+def test_rename_of_a_document_moves_no_directory_that_has_its_name_by_now(trees):
+    played = play(trees, {"d/x": "ours"}, move("d", "d.conflict", moved="theirs"))
+
+    assert played.holds(d__x="ours", **{"d.conflict": "theirs"})
+
+
+def test_renamed_to_two_names_it_has_both(trees):
+    played = play(trees, {"theirs": "1"}, move("f", "ours", moved="1"))
+
+    assert played.holds(ours="1", theirs="1")
+
+
+def test_our_change_of_mode_and_their_edit_merge_whatever_the_size(trees):
+    chmod = dataclasses.replace(put("f", "base", saw="base"), mode=GitMode.EXECUTABLE)
+
+    played = play(trees, {"f": "theirs\0"}, chmod)
+
+    (change,) = played.plan.changes
+    assert change.after.same_content(entry("theirs\0", GitMode.EXECUTABLE))
+    assert played.plan.conflicts == ()
+
+
+def test_their_change_of_mode_and_our_edit_merge(trees):
+    shown = at("f", entry("base"))
+    tree = {"f": "base"}
+    trees.modes["f"] = GitMode.EXECUTABLE
+
+    played = play(trees, tree, put("f", "ours", saw="base"), unseen=shown)
+
+    (change,) = played.plan.changes
+    assert change.after.same_content(entry("ours", GitMode.EXECUTABLE))
+
+
+def test_a_version_that_was_seen_is_removed_with_its_directory(trees):
+    played = play(trees, {"d/f": "1"}, remove("d"), unseen=at("d/f", entry("1")))
+
+    assert played.holds()
+
+
+def test_unseen_changes_are_forgotten_when_every_older_op_is_settled():
+    changes = UnseenChanges()
+    changes.note([Change(DocPath(b"f"), None, entry("1"))])
+    changes.note([Change(DocPath(b"f"), entry("1"), entry("2"))])
+
+    assert changes.shown(DocPath(b"f"), 5) == (None, entry("1"))
+    changes.acknowledge(1, last_seq=5, settled_seq=3)
+    assert changes.shown(DocPath(b"f"), 5) == (None, entry("1"))
+    assert changes.shown(DocPath(b"f"), 6) == (entry("1"),)
+    changes.settled(5)
+    assert changes.shown(DocPath(b"f"), 5) == (entry("1"),)
+    changes.acknowledge(2, last_seq=7, settled_seq=7)
+    assert len(changes) == 0
+
+
+def test_unseen_changes_are_bounded():
+    changes = UnseenChanges()
+    for number in range(3):
+        paths = [DocPath(b"%d/%d" % (number, i)) for i in range(UNSEEN_MAX // 2 + 1)]
+        changes.note([Change(path, None, entry("1")) for path in paths])
+
+    assert len(changes) <= UNSEEN_MAX
+    assert changes.shown(DocPath(b"0/1"), 1) == ()
+    assert changes.shown(DocPath(b"2/1"), 1) == (None,)
