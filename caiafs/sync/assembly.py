@@ -152,19 +152,15 @@ def _build(
     document_history = DocumentHistory(documents, git, published)
     if govc is not None:
         govc.told_of = documents.told
+    reader = git.repository.reader
+    composer = Composer(start.writer_id, Identities(), reader, documents, document_history)
     publisher_parts = PublisherParts(
         ops=state,
         contents=contents,
-        reader=git.repository.reader,
+        reader=reader,
         stores=stores,
         published=published,
-        composer=Composer(
-            start.writer_id,
-            Identities(),
-            git.repository.reader,
-            documents,
-            document_history,
-        ),
+        composer=composer,
         merging=_build_merging(git, contents, published),
         send=channel.send,
         take_in=follower.take_in,

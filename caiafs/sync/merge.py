@@ -15,7 +15,7 @@ Rules, the same for every mount, so that all decide alike:
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from caiafs.core.conflicts import conflict_name
@@ -168,6 +168,7 @@ def finish_merge(
     *,
     ours_time_ns: int,
     theirs_time_ns: int,
+    time_of: Callable[[Conflict], int] | None = None,
 ) -> MergeResult:
     """Return the changes that make either side the merged tree.
 
@@ -176,6 +177,7 @@ def finish_merge(
         merged: of `plan.merges`, those whose contents merged; the others become conflicts.
         ours_time_ns: time of our commit, for the names of conflict copies.
         theirs_time_ns: time of theirs.
+        time_of: time of the version that goes beside, where a side is many commits.
     """
     times_ns = {Side.OURS: ours_time_ns, Side.THEIRS: theirs_time_ns}
     results = dict(plan.decided)
@@ -190,7 +192,10 @@ def finish_merge(
     for conflict in conflicts:
         results[conflict.path] = conflict.kept
     conflicts += _plan_clashes(plan, results)
-    placed = [_place_copy(conflict, results, times_ns[conflict.side]) for conflict in conflicts]
+    placed = []
+    for conflict in conflicts:
+        time_ns = times_ns[conflict.side] if time_of is None else time_of(conflict)
+        placed.append(_place_copy(conflict, results, time_ns))
     return MergeResult(
         _changes_onto(plan, Side.OURS, results),
         _changes_onto(plan, Side.THEIRS, results),

@@ -273,10 +273,13 @@ class Remote:
         self._fetched_ns = time.time_ns()
         if head is None:
             self._unmet = ""
+            if self._published.commit is None:
+                self._remote.note_empty()
             return
         source = f"{self._remote.branch} of {self._remote.shown}"
         async with self._meter.measure("merge"):
-            unmet = await self.merge.take(head, source=source, adopts=self._adopts)
+            adopts = self._adopts or self._remote.began_empty
+            unmet = await self.merge.take(head, source=source, adopts=adopts)
         if unmet and unmet != self._unmet:
             log.warning("git remote %s: %s", self._remote.shown, unmet)
         self._unmet = unmet

@@ -9,8 +9,12 @@ import logging
 from collections.abc import Callable
 
 from caiafs.backends.git.backend import GitBackend
-from caiafs.core.types import EMPTY_TREE, ChangeSet, ObjectId, Signature
+from caiafs.backends.git.log import CommitRecord
+from caiafs.backends.git.objects import ObjectReader
+from caiafs.core.types import EMPTY_TREE, ChangeSet, DocPath, Entry, ObjectId, Signature
+from caiafs.sync.conflict_notes import trailers_of
 from caiafs.sync.contents import Contents
+from caiafs.sync.merge import Conflict, Side
 from caiafs.sync.published import Published
 from caiafs.sync.pushes import Pushes
 from caiafs.sync.tree_merge import merge_changes
@@ -21,6 +25,7 @@ UNMET = (
     "it and the repository both hold documents and have never met: nothing is taken or sent; "
     "`caiafs adopt` merges them"
 )
+_LOOKS_MAX = 2000
 READ_ONLY = "it went another way than the branch, and a mount that is read-only merges nothing"
 
 
@@ -102,10 +107,15 @@ class RemoteMerge:
             await git.diff(base_tree, other.tree),
             ours_time_ns=mine.author.time_ns,
             theirs_time_ns=other.author.time_ns,
+            time_of=lambda found: self._time_of(
+                other if found.side is Side.THEIRS else mine, found
+            ),
         )
         # Git's walks go by time: a merge is never older than what it merges, whatever our clock says.
         author = self._author(max(mine.committer.time_ns, other.committer.time_ns))
-        change_set = ChangeSet("", author, f"Merge {source}\n", result.onto_theirs)
+        notes = "\n".join(trailers_of(result.conflicts))
+        text = f"Merge {source}\n" + (f"\n{notes}\n" if notes else "")
+        change_set = ChangeSet("", author, text, result.onto_theirs)
         built = await git.build_merge(change_set, (theirs, ours))
         await git.advance(built, ours)
         copies = [conflict.copy_path for conflict in result.conflicts]
@@ -117,3 +127,24 @@ class RemoteMerge:
         await self._pushes.announce(
             before, built.tree, built.commit, time_ns=other.author.time_ns, conflicts=copies
         )
+
+    def _time_of(self, head: CommitRecord, conflict: Conflict) -> int:
+        """Return when the version that goes beside was committed: all who merge it name its copy alike."""
+        reader, history = self._git.repository.reader, self._git.log_of
+        commit = head
+        for _ in range(_LOOKS_MAX):
+            having = (
+                parent
+                for parent in map(history.commit, commit.parents)
+                if conflict.beside.same_content(_document(reader, parent.tree, conflict.path))
+            )
+            earlier = next(having, None)
+            if earlier is None:
+                break
+            commit = earlier
+        return commit.author.time_ns
+
+
+def _document(reader: ObjectReader, tree: ObjectId, path: DocPath) -> Entry | None:
+    found = reader.entry_at(tree, path)
+    return Entry(int(found.mode), found.oid) if found is not None and not found.is_dir else None

@@ -4,11 +4,11 @@ Used by `sync.foreign` (govc) and `sync.pushes` (the branch). What to do is deci
 read and what comes out of them is held for the commit.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from caiafs.core.types import Change, DocPath, Entry, ObjectId, blob_id
 from caiafs.sync.contents import Contents
-from caiafs.sync.merge import MergeResult, Side, finish_merge, merge_text, plan_merge
+from caiafs.sync.merge import Conflict, MergeResult, Side, finish_merge, merge_text, plan_merge
 from caiafs.sync.view import TreeReader, TreeView
 
 
@@ -20,8 +20,12 @@ def merge_changes(
     ours_time_ns: int,
     theirs_time_ns: int,
     later: Side = Side.OURS,
+    time_of: Callable[[Conflict], int] | None = None,
 ) -> MergeResult:
-    """Merge two diffs of one base; `later` keeps the name. `contents` holds what is merged."""
+    """Merge two diffs of one base; `later` keeps the name. `contents` holds what is merged.
+
+    `time_of` is what `finish_merge` takes.
+    """
     plan = plan_merge(
         {change.path: change for change in ours},
         {change.path: change for change in theirs},
@@ -40,7 +44,13 @@ def merge_changes(
         oid = blob_id(text)
         contents.hold({oid: text})
         merged[item.path] = Entry(item.mode, oid, len(text))
-    return finish_merge(plan, merged, ours_time_ns=ours_time_ns, theirs_time_ns=theirs_time_ns)
+    return finish_merge(
+        plan,
+        merged,
+        ours_time_ns=ours_time_ns,
+        theirs_time_ns=theirs_time_ns,
+        time_of=time_of,
+    )
 
 
 def with_clashing(

@@ -37,6 +37,7 @@ class GitRemote:
         self._address = address
         self.branch = branch or repository.branch_ref.removeprefix(_HEADS)
         self.shown = mask(address)
+        self._digest = ""
         self._url = ""
         self._push_url = ""
 
@@ -62,14 +63,24 @@ class GitRemote:
         self.shown = mask(address)
         if is_path(bare) and _is_same(Path(bare), self._repository.git_dir):
             raise self._misconfigured("git_remote is the mounted repository itself")
-        digest = hashlib.sha1(f"{bare}\n{self.branch}".encode("utf-8", "surrogateescape"))
-        return f"refs/caia/remote/{digest.hexdigest()}"
+        names = f"{bare}\n{self.branch}".encode("utf-8", "surrogateescape")
+        self._digest = hashlib.sha1(names).hexdigest()
+        return f"refs/caia/remote/{self._digest}"
 
     def _absolute(self, address: str) -> str:
         return str(self._repository.git_dir / address) if is_path(address) else address
 
     def _misconfigured(self, reason: str) -> Misconfigured:
         return Misconfigured(reason, backend="remote", operation="look")
+
+    @property
+    def began_empty(self) -> bool:
+        """Whether both the repository and this branch were empty once: then they belong together."""
+        return self._transport.has_mark(self._digest)
+
+    def note_empty(self) -> None:
+        """Note that both are empty."""
+        self._transport.mark(self._digest)
 
     async def look(self) -> ObjectId | None:
         """Return where the branch is, None where there is none yet.

@@ -6,6 +6,7 @@ is pushed to another host (`url.*.insteadOf`), name programs to run (`credential
 user's own configuration, credentials and ssh settings hold there as anywhere else.
 """
 
+import contextlib
 import os
 import shlex
 import signal
@@ -108,6 +109,15 @@ class Transport:
         argv = ["git", "--no-pager", "--no-replace-objects", f"--git-dir={self._directory}"]
         argv += [part for setting in _OVERRIDES for part in ("-c", setting)]
         return await _run([*argv, *arguments], self._environment(self._ssh), silence_s=silence_s)
+
+    def mark(self, name: str) -> None:
+        """Leave a mark that outlives this process."""
+        with contextlib.suppress(OSError):  # the directory is made by the first command
+            (self._directory / f"mark-{name}").touch()
+
+    def has_mark(self, name: str) -> bool:
+        """Whether the mark was left."""
+        return (self._directory / f"mark-{name}").exists()
 
     def _prepare(self, tips: tuple[ObjectId, ...], url: str, credentials: Credentials) -> None:
         """Make the directory, and name `tips` in it: what they reach is not fetched or looked at again."""
