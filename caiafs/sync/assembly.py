@@ -152,20 +152,10 @@ def _build(
     document_history = DocumentHistory(documents, git, published)
     if govc is not None:
         govc.told_of = documents.told
-    reader = git.repository.reader
-    composer = Composer(start.writer_id, Identities(), reader, documents, document_history)
-    publisher_parts = PublisherParts(
-        ops=state,
-        contents=contents,
-        reader=reader,
-        stores=stores,
-        published=published,
-        composer=composer,
-        merging=_build_merging(git, contents, published),
-        send=channel.send,
-        take_in=follower.take_in,
-        tell_damage=DamageTeller(contents, channel.send).tell,
+    composer = Composer(
+        start.writer_id, Identities(), git.repository.reader, documents, document_history
     )
+    publisher_parts = _build_publisher_parts(channel, state, core, stores, follower, composer)
     return Parts(
         git.repository,
         git,
@@ -183,6 +173,29 @@ def _build(
         publisher_parts,
         documents,
         document_history,
+    )
+
+
+def _build_publisher_parts(  # noqa: PLR0917  # each is a part
+    channel: Channel,
+    state: StateReader,
+    core: tuple[GitBackend, Contents, Published, Pushes],
+    stores: HybridStore,
+    follower: Follower,
+    composer: Composer,
+) -> PublisherParts:
+    git, contents, published, _ = core
+    return PublisherParts(
+        ops=state,
+        contents=contents,
+        reader=git.repository.reader,
+        stores=stores,
+        published=published,
+        composer=composer,
+        merging=_build_merging(git, contents, published),
+        send=channel.send,
+        take_in=follower.take_in,
+        tell_damage=DamageTeller(contents, channel.send).tell,
     )
 
 
