@@ -32,7 +32,6 @@ REPLAY_MAX_COMMITS = 200
 _MET_SEARCH_GOVC = 64
 _MET_SEARCH_GIT = 4096
 _UNMET_PAUSE_S = 10.0
-_FAILURE_PAUSE_S = 5.0
 _FUTILE_PAUSE_S = 1.0
 UNMET = (
     "govc and git both hold documents and have never met: git alone is used; "
@@ -128,11 +127,11 @@ class CatchUp:
                 if str(exc) != self._govc.problem:
                     log.warning("bringing govc up to date failed: %s", exc)
                 self._govc.lose(str(exc))
-                await trio.sleep(_FAILURE_PAUSE_S)
+                await trio.sleep(self._govc.reset_s)
             except Exception:  # a bug here must not stop saves
                 log.exception("bringing govc up to date broke")
                 self._govc.lose("an internal error; see the log")
-                await trio.sleep(_FAILURE_PAUSE_S)
+                await trio.sleep(self._govc.reset_s)
             self.progress()
 
     async def _wait_work(self) -> None:

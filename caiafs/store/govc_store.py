@@ -35,7 +35,6 @@ T = TypeVar("T")
 
 _PER_DOCUMENT_S = 0.05
 _PER_BYTE_S = 1 / (1 << 20)
-_MISCONFIGURED_PAUSE_S = 5.0
 _LOG_STEPS = (16, 128, 1024, 8192)
 
 
@@ -87,10 +86,15 @@ class GovcStore:
         return self._breaker.state(trio.current_time())
 
     @property
+    def reset_s(self) -> float:
+        """How long to leave it alone after what a quick retry does not mend."""
+        return self._config.breaker_reset_s
+
+    @property
     def pause_s(self) -> float:
         """How long to leave it alone before the next try to connect."""
         if self.misconfigured:
-            return _MISCONFIGURED_PAUSE_S
+            return self.reset_s
         wait_s = self._breaker.wait_s(trio.current_time())
         return wait_s or self._config.retry_backoff_s
 
