@@ -15,17 +15,23 @@ from caiafs.core.errors import CaiaError, StateCorrupt
 from caiafs.core.types import ObjectId, display
 from caiafs.state import damaged, paths
 from caiafs.state.extents import Extents
+from caiafs.state.flags import InodeFlag
 from caiafs.state.guard import spool_file
 from caiafs.state.reader import StoredContent, read_spooled
 from caiafs.sync.contents import PARTIAL
 from caiafs.sync.export_record import FILE_NAME as RECORD_NAME
 from caiafs.upkeep.findings import Finding, Kind
-from caiafs.upkeep.place import Place, open_state
+from caiafs.upkeep.place import Place, open_state, path_of
 
 _PIECE_BYTES = 4 << 20
 _OP_CONTENTS = """
 SELECT c.id, c.size, c.data, c.spool, c.extents, o.path, o.target, o.oid FROM content c
 JOIN op o ON o.seq = (SELECT max(seq) FROM op WHERE op.content = c.id)
+"""
+
+_UNLOGGED_CONTENTS = """
+SELECT c.id, c.size, c.data, c.spool, c.extents, i.parent, i.name, NULL FROM content c
+JOIN inode i ON i.content = c.id WHERE i.flags & ? AND i.nlink > 0
 """
 
 BaseFile = Callable[[ObjectId], Path]
@@ -46,7 +52,13 @@ def check_contents(
                 looked_at += 1
                 why = _content_fault(place.state_dir, row, base_file)
                 if why:
-                    found.append(_damaged_content(row, why))
+                    found.append(_damaged_content(row[6] or row[5], row[0], why))
+            for row in db.execute(_UNLOGGED_CONTENTS, (int(InodeFlag.UNLOGGED),)):
+                looked_at += 1
+                why = _content_fault(place.state_dir, row, base_file)
+                if why:
+                    path = path_of(db, row[5], row[6]) or row[6] or b""
+                    found.append(_damaged_content(path, row[0], why))
     except sqlite3.Error:
         return found  # `check_state` tells of it
     count("contents not published yet", looked_at)
@@ -65,15 +77,14 @@ def _content_fault(state_dir: Path, row: tuple, base_file: BaseFile) -> str:  # 
     return ""
 
 
-def _damaged_content(row: tuple, why: str) -> Finding:  # type: ignore[type-arg]  # as above
-    path = row[6] if row[6] is not None else row[5]
+def _damaged_content(path: bytes, content_id: int, why: str) -> Finding:
     return Finding(
         Kind.CONTENT,
         display(path),
         why,
         "the version saved last cannot be published; the one before it stands",
         "keeps what is left of it in damaged/ and publishes the rest",
-        subject=str(row[0]),
+        subject=str(content_id),
     )
 
 

@@ -15,6 +15,7 @@ from caiafs.backends.git.repository import Repository, open_repository
 from caiafs.backends.git.trees import diff_trees
 from caiafs.core.errors import ConfigError, Corrupt
 from caiafs.core.types import ObjectId, display
+from caiafs.store.cursors import GOVC_REFS
 from caiafs.upkeep.git_run import PIECE_BYTES, feed_git, git_output
 from caiafs.upkeep.migrate_to_git import check_objects
 from caiafs.upkeep.migration import Migrated
@@ -46,7 +47,9 @@ class ToRepository:
         if any(before.get(name) != oid for name, oid in wanted.items()):
             await self._send(list(dict.fromkeys(wanted.values())), list(before.values()), advance)
         done = Migrated()
-        updates = [u for name, oid in wanted.items() for u in self._plan(name, oid, before, done)]
+        # Cursors last: whether they may go along depends on whether the branches could.
+        names = sorted(wanted, key=lambda name: name.startswith(GOVC_REFS))
+        updates = [u for name in names for u in self._plan(name, wanted[name], before, done)]
         await trio.to_thread.run_sync(target.refs.update_all, updates)
         done.copied = sum(update.name in wanted for update in updates)
         await self._verify(wanted, done)
@@ -83,12 +86,14 @@ class ToRepository:
         if old is None:
             return [RefUpdate(name, oid, None)]
         history = CommitLog(self.target.repository.new_reader())
-        if name.startswith("refs/heads/") and history.is_ancestor(old, oid):
-            return [RefUpdate(name, oid, old)]
-        if name.startswith("refs/heads/") and history.is_ancestor(oid, old):
-            done.same += 1  # the target has it, and more
-            return []
-        if not self.overwrite:
+        if not name.startswith("refs/tags/"):
+            if history.is_ancestor(old, oid):
+                return [RefUpdate(name, oid, old)]
+            if history.is_ancestor(oid, old):
+                done.same += 1  # the target has it, and more
+                return []
+        goes_along = name.startswith(GOVC_REFS) and not done.differing
+        if not (self.overwrite or goes_along):
             done.differing += self._differences(name, old, oid)
             return []
         kept = f"{_LOST}{old}"

@@ -84,7 +84,7 @@ async def held(state_dir: Path) -> AsyncIterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What no store has yet: changes in the op log, and files saved without an op."""
+    """What no store has yet: changes in the op log, and files whose last save is not logged yet."""
 
     ops: int = 0
     files: int = 0
@@ -93,10 +93,8 @@ class Pending:
         return bool(self.ops or self.files)
 
     def __str__(self) -> str:
-        parts = [f"{self.ops} change{'' if self.ops == 1 else 's'}"] if self.ops else []
-        if self.files:
-            parts.append(f"{self.files} file{'' if self.files == 1 else 's'} still open when saved")
-        return " and ".join(parts) or "nothing"
+        count = self.ops + self.files
+        return f"{count} change{'' if count == 1 else 's'}"
 
 
 def open_state(state_dir: Path) -> sqlite3.Connection:

@@ -127,7 +127,7 @@ class Gathering:
             return op
         if op.kind is OpKind.MOVE:
             return replace(op, oid=None)
-        self._set_aside(op)
+        self._set_aside(op.path, op.ino, op.content_id, blob=oid, before=op.replaced)
         if oid is not None:
             self._stands[op.path, oid] = op.replaced
         return None
@@ -150,20 +150,30 @@ class Gathering:
             raise NotFound(f"content {content_id} is gone")
         return to_stored(self._place.state_dir, *row)
 
-    def _set_aside(self, op: Op) -> None:
-        remains = Remains()
+    def _set_aside(
+        self,
+        path: DocPath,
+        ino: int,
+        content_id: int | None,
+        *,
+        blob: ObjectId | None = None,
+        before: ObjectId | None,
+    ) -> None:
+        """Keep what is left of a version that cannot be read in damaged/."""
+        remains, size = Remains(), 0
         with contextlib.suppress(CaiaError):
-            stored = self._stored(op.content_id)
+            stored = self._stored(content_id)
             remains = Remains(stored.data, stored.spool, stored.extents, is_shared=True)
+            size = stored.size_bytes
         version = DamagedVersion(
-            name=damaged.new_name(op.ino, self._place.state_dir),
-            paths=(op.path.decode("utf-8", "surrogateescape"),),
-            inode=op.ino,
-            blob=op.oid or "",
-            size_bytes=op.size_bytes,
+            name=damaged.new_name(ino, self._place.state_dir),
+            paths=(path.decode("utf-8", "surrogateescape"),),
+            inode=ino,
+            blob=blob or "",
+            size_bytes=size,
             reason="found by caiafs fsck: its bytes are not those that were saved",
             time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            before=op.replaced or "",
+            before=before or "",
         )
         damaged.set_aside(self._place.state_dir, version, remains)
 
@@ -179,10 +189,11 @@ class Gathering:
         for row in self._db.execute(_UNPUBLISHED, (flags,)).fetchall():
             ino, mode, uid, oid, content, inode_flags, parent, name, mtime_ns = row
             actual = self._hash(content)
+            path = path_of(self._db, parent, name) or DocPath(name or b"inode-%d" % ino)
             if actual is None:
+                self._set_aside(path, ino, content, before=to_object_id(oid))
                 continue
             stored = self._stored(content)
-            path = path_of(self._db, parent, name) or DocPath(name or b"inode-%d" % ino)
             shown = git_mode(mode)
             if local.match(path) or inode_flags & InodeFlag.LOCAL or shown is None:
                 found.strays.append((path, stored))
