@@ -37,6 +37,20 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+FIGURES = "figures"
+"""Name of the property under which a test records a text for the end of the run."""
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the figures that tests recorded."""
+    for report in terminalreporter.getreports(
+        ""
+    ):  # what is neither passed nor failed: the ends of tests
+        for name, text in report.user_properties:
+            if name == FIGURES and report.when == "teardown":
+                terminalreporter.write_line(text)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("mount"):
         require_fuse()

@@ -7,7 +7,7 @@ is missing or unreadable ends it. No state, no repository, no cache.
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import trio
@@ -20,7 +20,15 @@ from tests.support.mount import PROJECT, clean_environment
 
 async def read_all(url: str, repository: str, target: bytes, paths: list[bytes]) -> None:
     """Write the documents at `paths` below `target`."""
-    backend = GovcBackend(GovcSettings(url=url, repo_name=repository), Contents())
+    token, ca_file = os.environ.get("GOVC_AUTH_TOKEN", ""), os.environ.get("CAIAFS_GOVC_CA_FILE")
+    settings = GovcSettings(
+        url=url,
+        repo_name=repository,
+        token=token,
+        ca_file=Path(ca_file) if ca_file else None,
+        allow_insecure_token="CAIAFS_GOVC_ALLOW_INSECURE_TOKEN" in os.environ,
+    )
+    backend = GovcBackend(settings, Contents())
     await backend.connect()
     for path in paths:
         document = await backend.read(DocPath(path))
@@ -38,7 +46,12 @@ async def read_all(url: str, repository: str, target: bytes, paths: list[bytes])
 
 
 def read_govc(
-    url: str, paths: Iterable[bytes], target: Path, *, repository: str = "caia-documents"
+    url: str,
+    paths: Iterable[bytes],
+    target: Path,
+    *,
+    repository: str = "caia-documents",
+    env: Mapping[str, str] | None = None,
 ) -> Path:
     """Read documents from the server in a new process; return `target`, which then holds them."""
     target.mkdir()
@@ -46,7 +59,7 @@ def read_govc(
         [sys.executable, "-m", "tests.support.fresh_reader", url, repository, str(target)],
         input=b"\0".join(paths),
         cwd=PROJECT,
-        env=clean_environment(),
+        env=clean_environment(env),
         capture_output=True,
         timeout=300,
         check=False,

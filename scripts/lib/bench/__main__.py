@@ -7,16 +7,20 @@ import sys
 from pathlib import Path
 
 from bench import report
+from bench.availability import Availability
 from bench.cases import CASES, FULL, QUICK, Case, Dataset, Scale, TooBusy
 from bench.publishing import Publishing
-from bench.targets import ALL, Caiafs, Target, Unavailable, scratch
+from bench.targets import ALL, Caiafs, CaiafsOutage, Target, Unavailable, scratch
 
 PUBLISHING = ("create-publishing", "read-publishing", "publish-burst", "save-to-commit")
-DEFAULT_TARGETS = ("plain", "bindfs", "passthrough", "caiafs-idle", "caiafs", "caiafs+govc")
+AVAILABILITY = ("hanging-ls", "hanging-stat", "hanging-read", "hanging-health", "hanging-save")
+DEFAULT_TARGETS = (
+    "plain", "bindfs", "passthrough", "caiafs-idle", "caiafs", "caiafs+govc", "caiafs+outage",
+)  # fmt: skip
 
 
 def arguments() -> argparse.Namespace:
-    names = [c.name for c in CASES] + list(PUBLISHING)
+    names = [c.name for c in CASES] + [*PUBLISHING, *AVAILABILITY]
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="What caiafs costs, beside the plain directory, bindfs and a pyfuse3 passthrough.",
@@ -51,7 +55,9 @@ def enter_targets(
 
 def cases_of(target: Target, data: Dataset, wanted: list[str]) -> dict[str, Case]:
     found = {case.name: case for case in CASES}
-    if isinstance(target, Caiafs):
+    if isinstance(target, CaiafsOutage):
+        found = {case.name: case for case in Availability(target, data).cases()}
+    elif isinstance(target, Caiafs):
         found |= {case.name: case for case in Publishing(target, data).cases()}
     return {name: case for name, case in found.items() if not wanted or name in wanted}
 

@@ -69,7 +69,8 @@ def table(results: Results, base: str) -> str:
     lines += [f"not measured: {what}: {why}" for what, why in results.skipped.items()]
     lines.append(
         f"In brackets: times better than {base} (publishing: than caiafs-idle, which publishes nothing);"
-        f"\nabove 1 is faster. {ORIENTATION}"
+        "\nabove 1 is faster. hanging-*: how many times longer it takes while govc accepts and never answers."
+        f" {ORIENTATION}"
     )
     return "\n".join(lines)
 

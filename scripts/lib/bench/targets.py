@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from tests.support.mount import Mount, children, mounted_paths, rss_bytes
+from tests.support.outage_proxy import OutageProxy
 from tests.support.waiting import wait_until
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -206,8 +207,26 @@ class CaiafsGovcV1(CaiafsGovc):
     architecture = "old"
 
 
+class CaiafsOutage(CaiafsGovc):
+    """caiafs with a govc behind a proxy, which can be told to hang; measured in `availability` only."""
+
+    name = "caiafs+outage"
+
+    def environment(self) -> dict[str, str]:
+        self.proxy = OutageProxy(int(self._server.url.rpartition(":")[2]))
+        return {"GOVC_SERVICE_URL": self.proxy.url}
+
+    def virtual(self, name: str) -> bytes:
+        """Return the content of `.caia/NAME`."""
+        return self._mount.virtual(name)
+
+    def stop(self) -> None:
+        super().stop()
+        self.proxy.stop()
+
+
 ALL: tuple[type[Target], ...] = (
-    Plain, Bindfs, Passthrough, CaiafsIdle, Caiafs, CaiafsGovc, CaiafsGovcV1,
+    Plain, Bindfs, Passthrough, CaiafsIdle, Caiafs, CaiafsGovc, CaiafsGovcV1, CaiafsOutage,
 )  # fmt: skip
 
 
