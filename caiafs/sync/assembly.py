@@ -3,6 +3,7 @@
 Used by `store_process` only.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterable
@@ -46,12 +47,15 @@ from caiafs.sync.parts import Parts
 from caiafs.sync.published import Published
 from caiafs.sync.publisher import Publisher, PublisherParts, PublisherSettings
 from caiafs.sync.pushes import Pushes
+from caiafs.sync.rebase import find_difference
 from caiafs.sync.recovery import find_news, find_settled, find_unfinished, known_tree
 from caiafs.sync.remote_assembly import build_remote
 from caiafs.sync.replay import Merging
 from caiafs.sync.reporter import Reporter
 from caiafs.sync.service import Service
 from caiafs.sync.store_report import compose_report
+
+log = logging.getLogger(__name__)
 
 _TRAILER_BYTES = 84_000
 _FIRST_LOOK_S = 3.0
@@ -93,8 +97,11 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
         await channel.send(Ready(published.commit, published.tree, settled))
         if before is not None and before != published.tree:
             await _tell_news(parts, before, settled_ops)
+        elif before is None and known is not None:
+            await _rebase(parts, state, known)
         async with published.lock:
             await pushes.take()
+            await parts.history.learn()
         if parts.remote is not None and published.commit is None:
             # So that nothing is saved into an empty folder whose documents are about to come.
             with trio.move_on_after(_FIRST_LOOK_S):
@@ -150,11 +157,11 @@ def _build(
 
     documents = Documents(Path(start.state_dir))
     document_history = DocumentHistory(documents, git, published)
+    pushes.learn = document_history.learn
     if govc is not None:
         govc.told_of = documents.told
-    composer = Composer(
-        start.writer_id, Identities(), git.repository.reader, documents, document_history
-    )
+    reader = git.repository.reader
+    composer = Composer(start.writer_id, Identities(), reader, documents, document_history)
     publisher_parts = _build_publisher_parts(channel, state, core, stores, follower, composer)
     return Parts(
         git.repository,
@@ -288,6 +295,21 @@ async def _tell_news(parts: Parts, before: ObjectId, settled_ops: list[Op]) -> N
     news = find_news(reader, before, changes, settled_ops)
     trees = changed_tree_ids(reader, before, published.tree)
     await parts.pushes.tell(news, trees, published.commit)
+
+
+async def _rebase(parts: Parts, state: StateReader, known: ObjectId) -> None:
+    """Bring the mount to the branch though the commit that it showed last is not in the repository."""
+    published, repository = parts.published, parts.repository
+    # One connection, which nobody else uses before this returns.
+    found = await trio.to_thread.run_sync(
+        lambda: find_difference(state, repository.new_reader(), published.tree)
+    )
+    parts.pushes.replaced = (
+        f"the repository does not have commit {known}, which this mount showed last: it was restored from a"
+        f" backup or replaced; {found.lost} documents that were saved since are not in it"
+    )
+    log.error("%s", parts.pushes.replaced)
+    await parts.pushes.tell(found.changes, found.trees, published.commit, always=True)
 
 
 async def _find_exact_last(parts: Parts, state: StateReader, writer_id: str) -> int:

@@ -47,6 +47,15 @@ class DocumentHistory:
             if self._documents.commit == self._published.commit:
                 await self._published.wait_moved()
 
+    async def learn(self) -> None:
+        """Learn from commits before the mount hears of them; never raises, and never searches the whole history."""
+        if not self._documents.is_ready:
+            return
+        try:
+            await self.catch_up()
+        except CaiaError as exc:
+            log.warning("ids of documents cannot be learned yet: %s", exc)
+
     async def catch_up(self) -> None:
         """Learn from all commits that are new; with `Published.lock` held."""
         documents, head = self._documents, self._published.commit

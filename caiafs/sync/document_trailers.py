@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from caiafs.core.document_ids import DocumentId
+from caiafs.core.document_ids import DocumentId, first_id
 from caiafs.core.types import DocPath, GitMode
 from caiafs.state.ops import Op, OpKind
+from caiafs.store.trailers import named_changes
 
 _DOCUMENT = re.compile(r"^Caiafs-Document: ([0-9a-f]{16}) (\S+)$", re.MULTILINE)
 _MOVED = re.compile(r"^Caiafs-Moved: (\S+) (\S+)$", re.MULTILINE)
@@ -53,15 +54,28 @@ def told_by(message: str) -> Told:
 
 
 def joined(messages: Iterable[str]) -> Told:
-    """Return what several messages, the oldest first, say together."""
+    """Return what several messages, the oldest first, say together.
+
+    What came and moved within them is named one by one: at the end nothing shows any more where it was.
+    """
     ids: dict[DocPath, DocumentId] = {}
     moved: list[tuple[DocPath, DocPath]] = []
-    for told in map(told_by, messages):
-        for old, new in told.moved:
-            for path in [path for path in ids if is_below(path, old)]:
-                ids[rebased(path, old, new)] = ids.pop(path)
-        moved += told.moved
+    born: set[DocPath] = set()
+    for message in messages:
+        told = told_by(message)
+        changes = named_changes(message) or ()
+        removed = {change.path for change in changes if change.after is None}
+        added = [change.path for change in changes if change.before is None]
+        for path in added:
+            origin = undone(path, told.moved)
+            if origin in removed and (origin in born or origin in ids):
+                ids[path] = ids.get(origin, first_id(origin))
+        for path in removed:
+            ids.pop(path, None)
+        born.difference_update(removed)
+        born.update(added)
         ids |= told.ids
+        moved += told.moved
     return Told(ids, moved)
 
 

@@ -7,6 +7,8 @@ does not is merged, and where it was before stays under refs/caia/lost/.
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+import trio
+
 from caiafs.backends.git.backend import GitBackend
 from caiafs.backends.git.trees import changed_tree_ids
 from caiafs.core.types import EMPTY_TREE, NO_OBJECT, Change, ChangeSet, DocPath, ObjectId
@@ -36,7 +38,11 @@ class Pushes:
         self._published = published
         self._contents = contents
         self._send = send
+        self.learn: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+        """Called before the mount hears of commits: what it may ask about them has to be known then."""
         self.conflicts = 0
+        self.replaced = ""
+        """For health: the repository is not the one that the mount knew."""
 
     def has_moved(self) -> bool:
         """Whether somebody moved the branch; cheap. Not while we may be moving it."""
@@ -122,15 +128,20 @@ class Pushes:
         *,
         time_ns: int = 0,
         conflicts: Iterable[DocPath] = (),
+        always: bool = False,
     ) -> None:
-        """Tell the mount of changes that it did not make; `before` is what it shows."""
-        if not changes:
+        """Tell the mount of changes that it did not make; `before` is what it shows.
+
+        `always`: also where there are none, for the sake of `trees` and `commit`.
+        """
+        if not changes and not always:
             return
+        await self.learn()
         if not time_ns and commit is not None:
             time_ns = self._git.log_of.commit(commit).author.time_ns
         told = self._published.note_foreign(changes, time_ns)
         copies = frozenset(conflicts)
-        pieces = split_changes(changes)
+        pieces = split_changes(changes) or [()]
         for number, piece in enumerate(pieces, start=1):
             last = number == len(pieces)
             await self._send(

@@ -148,7 +148,7 @@ class Attributes:
     def _state(self, inode: Inode) -> bytes:
         """Return how far an inode's content has come: `local`, `pending` or `published`."""
         if inode.is_directory:
-            if any(map(self._publication.is_local, self._table.paths(inode))):
+            if any(map(self._publication.is_local_directory, self._table.paths(inode))):
                 return b"local"
             raise NoAttribute("a directory is published with its documents")
         if not self._publication.is_published(inode):

@@ -38,11 +38,18 @@ class LocalNames:
             parts.append(re.sub(r"\(\?P<\w+>", "(?:", pattern.regex.pattern))
         return re.compile("|".join(parts) or r"(?!)")
 
-    def match(self, path: DocPath) -> bool:
-        """Whether the document at `path` is local."""
+    @property
+    def looks_at_paths(self) -> bool:
+        """Whether a document may become local, or stop being so, because a directory above it moved."""
+        return self._names is None
+
+    def match(self, path: DocPath, *, is_directory: bool = False) -> bool:
+        """Whether the document at `path` is local, or whatever is in the directory there."""
         if RESERVED in bytes(path) and split_path(path)[1].startswith(RESERVED):
             return True
         text = path.decode("utf-8", "surrogateescape")
+        if is_directory:
+            text += "/"
         if self._names is None:
             return self._spec.match_file(text)
         # The expressions take a name with a slash for a directory, and any name below one.

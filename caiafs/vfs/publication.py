@@ -3,7 +3,8 @@
 Used by the other vfs modules, on the trio thread, in the transaction of the change itself. Nothing
 here awaits.
 
-Only files and links at paths that are not local are published. A file is first put when its last
+Only files and links at paths that are not local are published, and those that git has at a local name already: what is
+tracked stays tracked. A file is first put when its last
 writer has let go; a rename or removal before that has nothing to say. Large contents are logged at
 once and hashed afterwards (`vfs.hashing`); the publisher waits for the hash.
 """
@@ -63,9 +64,23 @@ class Publication:
         """Whether `path` stays in this mount."""
         return self._local_names.match(path)
 
+    def is_local_directory(self, path: DocPath) -> bool:
+        """Whether what is made in directory `path` stays in this mount."""
+        return self._local_names.match(path, is_directory=True)
+
     def public_paths(self, inode: Inode) -> list[DocPath]:
         """Return the paths of an inode that the stores are to have."""
-        return [path for path in self._table.paths(inode) if not self.is_local(path)]
+        paths = self._table.paths(inode)
+        return [path for path in paths if not self._stays(path, inode)]
+
+    def _stays(self, path: DocPath, inode: Inode | None) -> bool:
+        """Whether `inode`, at `path`, is local: by its name, and git does not have it there.
+
+        What was published and goes to a local name is marked (`_note_local`). So what counts as published under a
+        local name alone came from git.
+        """
+        is_tracked = inode is not None and inode.is_logged and inode.nlink <= 1
+        return not is_tracked and self.is_local(path)
 
     def is_published(self, inode: Inode) -> bool:
         """Whether the stores are to have this inode's present content, at some path."""
@@ -164,7 +179,7 @@ class Publication:
 
     def unlinked(self, inode: Inode, path: DocPath, caller: Caller, *, aside: bool = False) -> None:
         """A name was taken away; `aside`: for one that is not published."""
-        if self.is_local(path) or inode.is_directory:
+        if inode.is_directory or self._stays(path, inode):
             return
         if inode.is_logged:
             step = _Step(OpKind.REMOVE, path)
@@ -182,7 +197,7 @@ class Publication:
 
     def _note_local(self, inode: Inode) -> None:
         """Note that no path has a logged inode any more, if that is so."""
-        if inode.is_logged and inode.nlink and not self.public_paths(inode):
+        if inode.is_logged and inode.nlink and all(map(self.is_local, self._table.paths(inode))):
             inode.flags |= LOCAL
             self._journal.touch(inode)
 
@@ -190,15 +205,12 @@ class Publication:
         self, inode: Inode, old: DocPath, new: DocPath, target: Inode | None, caller: Caller
     ) -> None:
         """`inode` moved from `old` to `new`, where `target` was."""
-        was_local, is_local = self.is_local(old), self.is_local(new)
+        if inode.is_directory:
+            self._directory_renamed(inode, old, new, caller)
+            return
+        was_local, is_local = self._stays(old, inode), self._stays(new, target)
         if target is not None and inode.is_publishable and not is_local:
             self._notes.inherit(inode, target)
-        if inode.is_directory:
-            if not was_local and not is_local:
-                self._log(_Step(OpKind.MOVE, old, new), inode, caller=caller)
-            elif was_local != is_local:
-                self._subtree_moved(inode, old, is_local=is_local, caller=caller)
-            return
         if not inode.is_publishable:
             if target is not None:
                 self.unlinked(target, new, caller)
@@ -212,6 +224,48 @@ class Publication:
             self.unlinked(inode, old, caller, aside=is_local)
         if not is_local:
             self._arrived(inode, new, target)
+
+    def _directory_renamed(
+        self, directory: Inode, old: DocPath, new: DocPath, caller: Caller
+    ) -> None:
+        was_local, is_local = self.is_local_directory(old), self.is_local_directory(new)
+        if is_local:
+            self._subtree_moved(directory, old, is_local=True, caller=caller)
+            return
+        # From a local name too: what git has below goes along.
+        self._log(_Step(OpKind.MOVE, old, new), directory, caller=caller)
+        if was_local:
+            self._subtree_moved(directory, old, is_local=False, caller=caller)
+        elif self._local_names.looks_at_paths:
+            self._look_again(directory, old, caller)
+
+    def _look_again(self, directory: Inode, old: DocPath, caller: Caller) -> None:
+        """Publish what stopped being local because a directory moved, and take back what became so."""
+        for inode, path in self._below(directory):
+            before = DocPath(old + path[len(self._table.path(directory)) :])
+            was_local, is_local = self.is_local(before), self.is_local(path)
+            if was_local and not is_local and not inode.is_logged:
+                self._arrived(inode, path, None)
+            elif is_local and not was_local and inode.is_logged:
+                step = _Step(OpKind.REMOVE, path)
+                self._log(step, inode, replaced=inode, caller=caller, aside=True)
+                self._note_local(inode)
+
+    def _below(self, directory: Inode) -> list[tuple[Inode, DocPath]]:
+        """Return every publishable inode below a directory, and its path."""
+        found = []
+        waiting = [(directory, self._table.path(directory))]
+        while waiting:
+            above, prefix = waiting.pop()
+            for name in self._table.children(above):
+                inode = self._table.find(above, name)
+                assert inode is not None
+                path = join_path(prefix, name)
+                if inode.is_directory:
+                    waiting.append((inode, path))
+                elif inode.is_publishable:
+                    found.append((inode, path))
+        return found
 
     def _arrived(self, inode: Inode, path: DocPath, target: Inode | None) -> None:
         """A file is at a public path that the stores do not know it at; `target` was there."""
@@ -238,20 +292,12 @@ class Publication:
         """A directory became local, or stopped being so, with all that is below."""
         if is_local:
             self._log(_Step(OpKind.REMOVE, old), directory, caller=caller, aside=True)
-        waiting = [(directory, self._table.path(directory))]
-        while waiting:
-            below, prefix = waiting.pop()
-            for name in self._table.children(below):
-                inode = self._table.find(below, name)
-                assert inode is not None
-                path = join_path(prefix, name)
-                if inode.is_directory:
-                    waiting.append((inode, path))
-                elif is_local:
-                    self._forget_replaced(inode)
-                    self._note_local(inode)
-                elif inode.is_publishable and not self.is_local(path):
-                    self._arrived(inode, path, None)
+        for inode, path in self._below(directory):
+            if is_local:
+                self._forget_replaced(inode)
+                self._note_local(inode)
+            elif not self.is_local(path) and not inode.is_logged:
+                self._arrived(inode, path, None)
 
     def exchanged(
         self, first: Inode, second: Inode, paths: tuple[DocPath, DocPath], caller: Caller
