@@ -4,13 +4,22 @@ Used by `store.catchup`, with `GovcStore.lock` held. A batch that is sent twice 
 """
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 from caiafs.backends.git.backend import GitBackend
+from caiafs.core.conflicts import MARK
 from caiafs.core.types import Change, ChangeSet, DocPath, Entry, Signature
 from caiafs.store.govc_store import GovcStore
 from caiafs.store.pieces import BATCH_BYTES, BATCH_DOCUMENTS, plan_pieces
-from caiafs.store.trailers import with_operation
+from caiafs.store.trailers import (
+    NamedConflict,
+    conflict_trailers,
+    named_conflicts,
+    with_operation,
+)
+
+_CONFLICTS_SEARCH = 1000
 
 
 class Batches:
@@ -67,7 +76,9 @@ class Batches:
         if to_send:
             operation_id = self.piece_id(to_send)
             plural = "s" if len(to_send) > 1 else ""
+            notes = "\n".join(self._conflicts_among(to_send))
             text = f"Bring {len(to_send)} document{plural} up to date\n"
+            text += f"\n{notes}\n" if notes else ""
             change_set = ChangeSet(
                 operation_id, self._author(), with_operation(text, operation_id), to_send
             )
@@ -80,6 +91,18 @@ class Batches:
             del waiting[change.path]
         first[:] = [path for path in first if path in waiting]
         return set()
+
+    def _conflicts_among(self, changes: Sequence[Change]) -> list[str]:
+        """Return the trailers of conflict copies in a difference: its commits, which name them, are not sent."""
+        copies = {c.path for c in changes if c.before is None and MARK in bytes(c.path)}
+        found: list[NamedConflict] = []
+        if not copies:
+            return []
+        history = self._git.log_of.newest(self._git.repository.head_commit())
+        for record in itertools.islice(history, _CONFLICTS_SEARCH):
+            if "Caiafs-Conflict: " in record.message:
+                found += [c for c in named_conflicts(record.message) if c.copy in copies]
+        return conflict_trailers(dict.fromkeys(found))
 
     def _is_foreign(self, change: Change, there: Entry | None) -> bool:
         """Whether govc has a content at this path that was never ours."""

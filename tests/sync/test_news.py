@@ -1,0 +1,113 @@
+"""The mount is told what it cannot know: what it did before it heard of others, and what they did before they heard of it."""
+
+import functools
+
+import trio
+
+from caiafs.sync import assembly
+from caiafs.sync.published import Published
+from tests.support.sync_world import a_sync_world
+
+a_deaf_world = functools.partial(a_sync_world, poll_interval_s=3600)
+"""A world that hears of pushes only when it publishes."""
+
+
+async def level(world):
+    with trio.fail_after(10):
+        while not world.agrees():  # noqa: ASYNC110  # several messages end this
+            await trio.sleep(0.01)
+    world.check()
+
+
+async def test_document_that_came_into_a_directory_renamed_meanwhile_shows_at_its_new_path_only(
+    tmp_path,
+):
+    async with a_deaf_world(tmp_path) as world:
+        world.put("d/f", "1\n")
+        await world.stored()
+        world.push({"d/e/copy": "theirs\n"})
+        world.move("d", "b")
+
+        await world.stored()
+        await level(world)
+
+        assert set(world.shown) == {b"b/f", b"b/e/copy"}
+
+
+async def test_directory_is_removed_with_what_came_by_a_push_that_was_seen(tmp_path):
+    async with a_sync_world(tmp_path) as world:
+        world.put("d/f", "1\n")
+        await world.stored()
+        world.push({"d/new": "theirs\n"})
+        await world.wait_for(lambda: b"d/new" in world.shown, "the push")
+
+        world.remove("d")
+        await world.stored()
+        await level(world)
+
+        assert set(world.shown) == set()
+
+
+async def test_document_that_came_unseen_outlives_the_removal_of_its_directory(tmp_path):
+    async with a_deaf_world(tmp_path) as world:
+        world.put("d/f", "1\n")
+        await world.stored()
+        world.push({"d/new": "theirs\n"})
+
+        world.remove("d")
+        await world.stored()
+        await level(world)
+
+        assert set(world.shown) == {b"d/new"}
+
+
+async def test_edit_that_meets_a_rename_follows_it(tmp_path):
+    async with a_deaf_world(tmp_path) as world:
+        world.put("f", "1\n")
+        await world.stored()
+        world.push({"g": "1\n"}, remove=["f"])
+
+        world.put("f", "edited\n")
+        await world.stored()
+        await level(world)
+
+        assert set(world.shown) == {b"g"}
+        assert world.content("g") == "edited\n"
+
+
+async def test_rename_right_after_a_save_that_was_merged_shows_the_merge(tmp_path):
+    base = "1\n2\n3\n4\n5\n"
+    async with a_deaf_world(tmp_path) as world:
+        world.put("f", base)
+        await world.stored()
+        world.push({"f": base.replace("1", "theirs")})
+        world.put("f", base.replace("5", "ours"))
+        world.deaf = False
+        seq = world.last_seq
+        world.at["before Changes"] = lambda: world.move("f", "g")
+
+        await world.stored(seq)
+        await world.stored()
+        await level(world)
+
+        assert world.content("g") == "theirs\n2\n3\n4\nours\n"
+
+
+async def test_seen_changes_are_forgotten(tmp_path, monkeypatch):
+    made = []
+
+    class Kept(Published):
+        def __init__(self, *parts):
+            super().__init__(*parts)
+            made.append(self)
+
+    monkeypatch.setattr(assembly, "Published", Kept)
+    async with a_sync_world(tmp_path) as world:
+        world.push({f"d/{i}": "theirs\n" for i in range(20)})
+        await world.wait_for(lambda: b"d/7" in world.shown, "the push")
+        world.put("f", "1\n")
+        await world.stored()
+
+        with trio.fail_after(5):
+            while len(made[0].unseen):  # noqa: ASYNC110  # the mount's answer ends this
+                await trio.sleep(0.01)
