@@ -3,6 +3,7 @@
 Used by app. Nothing here awaits except where a part of the store process has to answer.
 """
 
+import contextlib
 import logging
 import secrets
 import time
@@ -17,7 +18,7 @@ from caiafs.cache.disk import DiskCache, empty
 from caiafs.cache.memory import BlobCache
 from caiafs.core import machine
 from caiafs.core.config import Config
-from caiafs.core.errors import CaiaError
+from caiafs.core.errors import CaiaError, NotFound
 from caiafs.core.types import ROOT_INODE, ObjectId
 from caiafs.fuse.invalidate import KernelCache
 from caiafs.fuse.operations import Parts
@@ -236,8 +237,9 @@ def _begin(built: MountProcess, restorer: Restorer) -> None:
     is_new = not db.rows("SELECT 1 FROM inode WHERE ino=?", ROOT_INODE)
     known = head if is_new else db.meta("known_commit")
     if known:
-        commit = CommitLog(built.repository.reader).commit(ObjectId(known))
-        built.table.import_time_ns = commit.committer.time_ns
+        with contextlib.suppress(NotFound):  # of a repository that was replaced: see sync.rebase
+            commit = CommitLog(built.repository.reader).commit(ObjectId(known))
+            built.table.import_time_ns = commit.committer.time_ns
     if is_new:
         root = built.table.make_root(built.repository.tree_of(head))
         _restore(built, restorer, root)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from caiafs.core.errors import NotFound, StateCorrupt
-from caiafs.core.types import DocPath, ObjectId
+from caiafs.core.types import DocPath, Entry, GitMode, InodeNo, ObjectId, git_mode
 from caiafs.state import paths
 from caiafs.state.extents import Extents
+from caiafs.state.flags import InodeFlag
 from caiafs.state.guard import spool_file
 from caiafs.state.ops import Op, OpKind
 from caiafs.state.said import Note, Transaction
@@ -37,6 +38,22 @@ class StoredContent:
     data: bytes | None = field(repr=False)
     spool: Path | None
     extents: Extents | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownName:
+    """A name in a directory of the mount.
+
+    Attributes:
+        entry: what the stores are to have there; None for a directory, and for what they never had.
+        is_loaded: of a directory, whether its names are in the state DB.
+    """
+
+    name: bytes
+    ino: InodeNo
+    is_directory: bool
+    is_loaded: bool
+    entry: Entry | None
 
 
 def to_object_id(raw: bytes | None) -> ObjectId | None:
@@ -110,6 +127,24 @@ class StateReader:
         unhashed = (i for i, op in enumerate(ops) if op.kind is OpKind.PUT and op.oid is None)
         return ops[: next(unhashed, len(ops))]
 
+    def is_loaded(self, directory: InodeNo) -> bool:
+        """Whether the names in a directory are in the state DB."""
+        rows = self._rows("SELECT flags FROM inode WHERE ino=?", directory)
+        return bool(rows and rows[0][0] & InodeFlag.LOADED)
+
+    def shown_names(self, directory: InodeNo) -> list[ShownName]:
+        """Return the names in a directory that is loaded."""
+        sql = (
+            "SELECT d.name, i.ino, i.mode, i.flags, i.oid FROM dentry d JOIN inode i ON i.ino = d.ino"
+            " WHERE d.parent=?"
+        )
+        return [_to_shown(*row) for row in self._rows(sql, directory)]
+
+    def pending_paths(self) -> set[DocPath]:
+        """Return every path that an op names."""
+        rows = self._rows("SELECT path, target FROM op")
+        return {DocPath(path) for row in rows for path in row if path is not None}
+
     def next_seq(self, seq: int) -> int | None:
         """Return the position of the op that follows `seq`, hashed or not; None without one."""
         found = self._rows("SELECT min(seq) FROM op WHERE seq>?", seq)[0][0]
@@ -153,6 +188,15 @@ class StateReader:
             return self.content(rows[0][0])
         except NotFound:
             return None
+
+
+def _to_shown(name: bytes, ino: int, mode: int, flags: int, oid: bytes | None) -> ShownName:
+    kind = git_mode(mode)
+    is_directory = kind is GitMode.DIRECTORY
+    entry = None
+    if oid is not None and kind is not None and not is_directory and not flags & InodeFlag.LOCAL:
+        entry = Entry(int(kind), ObjectId(oid.hex()))
+    return ShownName(name, InodeNo(ino), is_directory, bool(flags & InodeFlag.LOADED), entry)
 
 
 def read_spooled(spool_fd: int, base_fd: int | None, extents: Extents, span: range) -> bytes:

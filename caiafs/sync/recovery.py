@@ -5,10 +5,10 @@ Used once, by `store_process`. The commit's operation trailer is the only record
 
 import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from caiafs.backends.base import Revision
-from caiafs.backends.git.log import CommitLog
+from caiafs.backends.git.log import CommitLog, CommitRecord
 from caiafs.core.errors import NotFound
 from caiafs.core.types import NO_OBJECT, Change, ObjectId
 from caiafs.state.ops import Op
@@ -27,21 +27,25 @@ def find_settled(
 ) -> int:
     """Return the newest op of `writer_id` that the branch holds, 0 for none.
 
-    Looks from `head` back to `known` and a little beyond: of that commit itself the mount may have heard one half.
+    Looks at every commit that `known` does not reach, however many and whatever their times say: a clock may have been
+    set back. And at `known` and a few before it: of that commit itself the mount may have heard one half.
     """
     newest = 0
-    after_known: int | None = None
-    for record in itertools.islice(history.newest(head), _SEARCH_DEPTH):
+    for record in _since(history, head, known):
         operation = operation_of(record.message)
         if operation is not None and operation.writer_id == writer_id:
             newest = max(newest, operation.last_seq)
-        if record.oid == known:
-            after_known = 0
-        elif after_known is not None:
-            after_known += 1
-            if after_known >= _BEYOND_KNOWN:
-                break
     return newest
+
+
+def _since(
+    history: CommitLog, head: ObjectId | None, known: ObjectId | None
+) -> Iterator[CommitRecord]:
+    if known is None or known_tree(history, known) is None:
+        yield from itertools.islice(history.newest(head), _SEARCH_DEPTH)
+        return
+    yield from history.between(known, head)
+    yield from itertools.islice(history.newest(known), _BEYOND_KNOWN)
 
 
 def find_news(

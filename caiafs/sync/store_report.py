@@ -20,6 +20,8 @@ def compose_report(parts: Parts, publisher: Publisher, saver: AttributeSaver | N
     reasons = [done.reason] if done.reason else []
     if done.coalescing:
         reasons.append("too many versions wait: several may go into one commit")
+    if parts.pushes.replaced:
+        reasons.append(parts.pushes.replaced)
     if saver is not None and saver.reason:
         reasons.append(f"attributes are not saved in git: {saver.reason}")
     compared = parts.comparison.statistics() if parts.comparison else ComparisonReport()

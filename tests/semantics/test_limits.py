@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import sqlite3
 from contextlib import closing
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MountFactory
+from tests.mount.test_replaced_repository import put_in_place
 from tests.support.mount import Mount
 from tests.support.promises import promise
 from tests.support.small_disk import a_small_disk, fill
@@ -152,3 +154,40 @@ def test_change_refused_for_want_of_space_was_not_done(mount_caia: MountFactory,
             assert (caia / "doc").read_text() == "kept"
         finally:
             caia.close()
+
+
+@promise(
+    "L3",
+    "Where the repository was restored from a backup that is older than the state directory, or replaced, health says so, the"
+    " mount shows what the branch has, and what was saved and not published yet is published.",
+)
+def test_older_repository_is_shown_as_it_is_and_gets_what_waits(caia: Mount, tmp_path: Path):
+    caia.expect_log("does not have commit|not in the repository any more|store process")
+    (caia / "doc").write_text("in the backup")
+    caia.sync()
+    caia.unmount()
+    shutil.copytree(caia.repo, tmp_path / "backup")
+    caia.start()
+    (caia / "doc").write_text("lost")
+    (caia / "lost").write_text("lost")
+    caia.sync()
+    store = caia.store_pid
+    os.kill(store, signal.SIGSTOP)
+    (caia / "waits").write_text("saved last")
+    caia.kill9()
+    os.kill(store, signal.SIGKILL)
+    put_in_place(caia, tmp_path / "backup")
+
+    caia.start()
+    wait_until(
+        lambda: any("restored from a backup" in reason for reason in caia.health()["reasons"]),
+        "health says so",
+    )
+    caia.sync()
+
+    expected = {"doc": "in the backup", "waits": "saved last"}
+    wait_until(
+        lambda: {name: (caia / name).read_text() for name in os.listdir(caia.path)} == expected,
+        "the mount shows what the branch has",
+    )
+    assert caia.git("ls-tree", "--name-only", "HEAD").split() == ["doc", "waits"]
