@@ -108,9 +108,9 @@ class Conflicts:
             try:
                 self._journal.commit()
                 rows = self._journal.db.rows(_FIND)
+                found = [self._look_at(InodeNo(row[0]), row[1], InodeNo(row[2])) for row in rows]
             except StateError:  # a damaged state DB has its own reason in health
                 return self._found
-            found = [self._look_at(InodeNo(row[0]), row[1], InodeNo(row[2])) for row in rows]
             self._found = sorted((c for c in found if c is not None), key=lambda c: c.copy_path)
             self._found_at = changed
             if any(conflict.copy_path not in self._origins for conflict in self._found):

@@ -89,11 +89,16 @@ class Resolver:
             raise IsADirectory("a directory has the name")
         caller = Caller(uid, this_process().gid, 0)
         taken = self._taken(conflict, way, given)
-        if taken is not None:
-            # What reads the state DB commits: not between the changes below.
-            await self._contents.load(taken[0])
-            conflict = self._conflicts.find(key)
-        self._check_idle(conflict, taken)
+        try:
+            if taken is not None:
+                # What reads the state DB commits: not between the changes below.
+                await self._contents.load(taken[0])
+                conflict = self._conflicts.find(key)
+            self._check_idle(conflict, taken)
+        except BaseException:
+            if taken is not None and not taken[1]:
+                self._namespace.end(taken[0])  # made for this, and in no directory
+            raise
         if way == OURS:
             self._namespace.unlink(*self._at_copy(conflict), caller)
         elif taken is None:
@@ -131,8 +136,6 @@ class Resolver:
         inodes = [self._table.get(place.ino) for place in (conflict.document, conflict.copy)]
         for inode in [*inodes, *([taken[0]] if taken is not None else [])]:
             if inode.writers or inode.dirty:
-                if taken is not None and not taken[1]:
-                    self._namespace.end(taken[0])
                 raise Busy("it is open for writing")
         for inode in inodes:
             if not inode.is_directory:
