@@ -125,7 +125,7 @@ def short_lines(conflicts: list[dict[str, Any]]) -> list[str]:
 def _version(version: dict[str, Any] | None) -> str:
     if version is None:
         return "a directory"
-    parts = [f"{version['size']} bytes"]
+    parts = ["1 byte" if version["size"] == 1 else f"{version['size']} bytes"]
     if version["edited"]:
         parts.append("edited since")
     if version["author"]:

@@ -74,10 +74,11 @@ def find_resolutions(changes: Sequence[Change], before: TreeView) -> list[Resolu
         path = join_path(parent, copy.document)
         own = after.get(path)
         entry = own.after if own is not None else before.get(path)
-        if entry is None or arrived.get(change.before.oid, path) != path:
+        is_there = entry is not None or (own is None and before.has_below(path))
+        if not is_there or arrived.get(change.before.oid, path) != path:
             continue
         version = "ours" if own is None else "other"
-        if own is not None and entry.oid == change.before.oid:
+        if own is not None and entry is not None and entry.oid == change.before.oid:
             version = "theirs"
         found.append(Resolution(path, version))
     return found

@@ -47,6 +47,12 @@ def test_a_copy_that_goes_ends_the_conflict_with_what_the_document_is():
     assert resolutions(gone, changed("both")) == [Resolution(PATH, "other")]
 
 
+def test_a_copy_beside_a_directory_that_goes_ends_the_conflict():
+    view = before(**{"d/a.txt/below": "ours"})
+
+    assert find_resolutions([gone], view) == [Resolution(PATH, "ours")]
+
+
 def test_no_conflict_is_resolved_where_the_copy_moves_or_the_document_goes_too():
     moved = Change(DocPath(b"d/kept.txt"), None, entry("theirs"))
 
