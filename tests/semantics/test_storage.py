@@ -210,8 +210,8 @@ def test_reading_changes_no_branch(mount_caia: MountFactory, tmp_path: Path):
 
 @promise(
     "W10",
-    "With neither GOVC_SERVICE_URL nor CAIA_USE_GOVC=true nothing is sent over the network, and"
-    " health is ok.",
+    "With neither GOVC_SERVICE_URL nor CAIA_USE_GOVC=true nor CAIA_GIT_REMOTE nothing is sent over the"
+    " network, and health is ok.",
 )
 def test_without_govc_no_process_has_a_network_socket(caia: Mount):
     for i in range(50):
