@@ -351,7 +351,8 @@ def test_plain_repository_has_sensible_attributes(mount_caia: MountFactory, tmp_
 @promise(
     "W15",
     "The extended attribute user.caia.state of a document says local, pending or published; it is"
-    " not listed, and names that begin with user.caia. cannot be set.",
+    " not listed, and of the names that begin with user.caia. only user.caia.message and"
+    " user.caia.source can be set.",
 )
 def test_state_of_a_document_can_be_asked(caia: Mount):
     def state(name: str) -> bytes:
@@ -366,8 +367,37 @@ def test_state_of_a_document_can_be_asked(caia: Mount):
 
     assert state("doc~") == b"local"
     assert os.listxattr(caia / "doc") == []
-    with pytest.raises(PermissionError):
-        os.setxattr(caia / "doc", "user.caia.state", b"published")
+    for name in ("state", "id", "anything"):
+        with pytest.raises(PermissionError):
+            os.setxattr(caia / "doc", f"user.caia.{name}", b"published")
+    os.setxattr(caia / "doc", "user.caia.message", b"Say why")
+    os.setxattr(caia / "doc", "user.caia.source", b"a scan")
+    assert os.listxattr(caia / "doc") == []
+
+
+@promise(
+    "W16",
+    "A document that git has under a name of local_patterns stays published: changing it makes a"
+    " commit.",
+)
+def test_document_that_git_has_under_a_local_name_stays_published(
+    mount_caia: MountFactory, tmp_path: Path
+):
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "doc~").write_text("as git has it")
+    git("init", "-q", "-b", "main", work, cwd=tmp_path)
+    git("add", "-A", cwd=work)
+    git("commit", "-q", "-m", "Begin", cwd=work)
+    git("clone", "-q", "--bare", work, tmp_path / "repo.git", cwd=tmp_path)
+    caia = mount_caia(repo=tmp_path / "repo.git")
+
+    (caia / "doc~").write_text("changed")
+    (caia / "other~").write_text("never published")
+    caia.sync()
+
+    assert caia.git("cat-file", "blob", "HEAD:doc~") == "changed"
+    assert caia.git("ls-tree", "--name-only", "HEAD").split() == ["doc~"]
 
 
 def network_sockets(pid: int) -> set[str]:
