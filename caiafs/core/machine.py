@@ -14,6 +14,7 @@ SEAL_TRAILER = "Caiafs-Seal"
 """Trailer of a commit that carries its tree's seal."""
 
 _MACHINE_ID = Path("/etc/machine-id")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @functools.cache
@@ -21,6 +22,11 @@ def machine_id() -> str:
     """Return what names this machine, its host name where it has no id."""
     named = _MACHINE_ID.read_text().strip() if _MACHINE_ID.is_file() else ""
     return named or os.uname().nodename
+
+
+def boot_id() -> str:
+    """Return what names the time since the kernel started; another one means that its page cache is gone."""
+    return _BOOT_ID.read_text().strip()
 
 
 def seal(text: str) -> str:

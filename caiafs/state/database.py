@@ -22,6 +22,7 @@ from typing import Any, Self
 import trio
 
 from caiafs.core.errors import StateCorrupt, StateError, StateFull
+from caiafs.core.machine import boot_id
 from caiafs.state import paths
 from caiafs.state.guard import check_private
 from caiafs.state.room import LogRoom
@@ -42,6 +43,11 @@ LEAST_ROOM_BYTES = 128 * 1024
 
 WANTED_ROOM_BYTES = 512 * 1024
 _CUT_INTERVAL_S = 1.0
+
+_SYNCED_BY_CHECKPOINT = (
+    "UPDATE meta SET value='' WHERE key='boot'"
+    " AND NOT EXISTS (SELECT 1 FROM content WHERE spool NOT NULL)"
+)
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _BUSY_TIMEOUT_S = 0.1
@@ -68,8 +74,12 @@ def translate(exc: sqlite3.Error) -> StateError:
 class StateDatabase:
     """The state DB of one repository."""
 
-    def __init__(self, state_dir: Path, db: sqlite3.Connection, *, is_new: bool) -> None:
+    def __init__(
+        self, state_dir: Path, db: sqlite3.Connection, *, is_new: bool, rebooted: bool
+    ) -> None:
         self.state_dir = state_dir
+        self.rebooted = rebooted
+        """The kernel started again, and the last mount did not end in order: what it had not synced may be lost."""
         self.damage = ""
         """What SQLite said when it first met a page that makes no sense; nothing is changed then."""
         self.is_new = is_new
@@ -107,12 +117,14 @@ class StateDatabase:
             is_new = _migrate(db)
             db.execute("BEGIN IMMEDIATE")
             db.execute("INSERT OR REPLACE INTO meta VALUES ('opened', ?)", (secrets.token_hex(4),))
+            last = db.execute("SELECT value FROM meta WHERE key='boot'").fetchone()
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (boot_id(),))
             db.execute("COMMIT")  # the -wal exists from here on
         except sqlite3.Error as exc:
             raise translate(exc) from exc
         if is_new:
             _sync_directory(state_dir)
-        return cls(state_dir, db, is_new=is_new)
+        return cls(state_dir, db, is_new=is_new, rebooted=last not in {None, ("",), (boot_id(),)})
 
     def check(self) -> None:
         """Read the whole database and see whether it holds together.
@@ -230,6 +242,7 @@ class StateDatabase:
         if self._wal_fd < 0:
             return
         with contextlib.suppress(sqlite3.Error):
+            self._db.execute(_SYNCED_BY_CHECKPOINT)
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._db.close()
         os.close(self._wal_fd)

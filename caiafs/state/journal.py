@@ -29,6 +29,9 @@ _DROP_DENTRY = "DELETE FROM dentry WHERE parent=? AND name=?"
 
 _PUT_META = "INSERT OR REPLACE INTO meta VALUES (?,?)"
 _IDS_RESERVED = 1024
+_SKIPPED_AFTER_REBOOT = 1 << 20
+"""A power cut may have taken ops back whose numbers the stores have seen; an op that gets such a number would pass for settled."""
+
 BACKGROUND_DELAY_S = 0.5
 """What nobody was promised yet reaches the DB after this long."""
 
@@ -58,6 +61,7 @@ class Journal:
         self._next_ino = self._reserved_ino = max(db.meta("next_ino") or 0, ROOT_INODE + 1)
         settled = db.meta("settled_seq") or 0
         self._last_seq = max(_highest(db, "SELECT max(seq) FROM op"), settled)
+        self._skipped_seqs = _SKIPPED_AFTER_REBOOT if db.rebooted else 0
         self._lazy_rows: dict[InodeNo, RowSource] = {}
         self.count_ops()
         self._next_content = self._reserved_content = db.meta("next_content") or 1
@@ -143,7 +147,8 @@ class Journal:
 
     def log_op(self, op: NewOp) -> int:
         """Append an op, committed with the next commit; return its position."""
-        self._last_seq += 1
+        self._last_seq += 1 + self._skipped_seqs
+        self._skipped_seqs = 0
         row = (
             self._last_seq,
             op.kind.value,

@@ -70,6 +70,11 @@ CREATE TABLE content (
 
 CREATE INDEX content_spool ON content (spool) WHERE spool IS NOT NULL;
 
+CREATE TABLE synced (
+    content INTEGER PRIMARY KEY, -- content row whose spool file is on the disk,
+    extents BLOB NOT NULL        -- as far as these say
+) STRICT;
+
 CREATE TABLE replaced (
     ino     INTEGER PRIMARY KEY,  -- a file that took a name before any op put it there
     oid     BLOB,                -- what the op log's end has at that name

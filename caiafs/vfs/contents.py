@@ -327,7 +327,11 @@ class Contents:
         # sync(1) opens a file that was closed long ago: its row knows the spool file.
         body = inode.body if inode.content is None else self.body(inode)
         if isinstance(body, SpoolBody):
+            # Others may write while this waits: what they add is not synced.
+            row, extents = inode.content, body.extents.to_bytes()
             await self._spool.sync(body.spool)
+            if row is not None:
+                self._journal.run_sql("INSERT OR REPLACE INTO synced VALUES (?,?)", row, extents)
 
     def let_go(self, inode: Inode) -> None:
         """Drop a body that nobody uses; the row or git has what it had."""

@@ -25,6 +25,11 @@ _NEVER_FLUSHED = (
     " AND NOT flags & ?"  # a damaged one has nothing either
 )
 
+_UNSYNCED = (
+    "SELECT id FROM content WHERE spool NOT NULL AND NOT EXISTS"
+    " (SELECT 1 FROM synced s WHERE s.content=content.id AND s.extents=content.extents)"
+)
+
 
 def recover(
     journal: Journal,
@@ -49,6 +54,8 @@ def recover(
         inode.replaced_row = content
     for (ino,) in journal.db.rows(_NEVER_FLUSHED, DAMAGED):
         _end_unflushed(table.get(ino), journal, table, namespace, contents)
+    if journal.db.rebooted:
+        _set_unsynced_aside(journal, table, damage)
     found = 0
     for (ino,) in journal.db.rows("SELECT ino FROM inode WHERE flags & ?", UNLOGGED):
         inode = table.get(ino)
@@ -69,6 +76,20 @@ def recover(
     for name in spool.names() - used:
         spool.remove(name)
     return found
+
+
+def _set_unsynced_aside(journal: Journal, table: InodeTable, damage: Damage) -> None:
+    """Set aside the spooled contents that a power cut may have torn, where no blob id tells.
+
+    One that has its id is compared with that when it is published.
+    """
+    reason = "the machine stopped before it was on the disk"
+    rows = journal.db.rows
+    for (row,) in rows(_UNSYNCED):
+        for (ino,) in rows("SELECT ino FROM inode WHERE flags & ? AND content=?", UNLOGGED, row):
+            damage.set_aside_unlogged(table.get(ino), reason)
+        if rows("SELECT 1 FROM op WHERE content=? AND kind='put' AND oid IS NULL", row):
+            damage.set_aside_content(row, reason)
 
 
 def _end_unflushed(
@@ -93,6 +114,7 @@ def _remove_orphans(journal: Journal) -> None:
         "DELETE FROM content WHERE id NOT IN (SELECT content FROM inode WHERE content NOT NULL) "
         "AND id NOT IN (SELECT content FROM op WHERE content NOT NULL)"
     )
+    journal.run_sql("DELETE FROM synced WHERE content NOT IN (SELECT id FROM content)")
     journal.run_sql("DELETE FROM dentry WHERE ino NOT IN (SELECT ino FROM inode)")
     journal.run_sql("DELETE FROM saved WHERE ino NOT IN (SELECT ino FROM inode)")
     journal.run_sql("DELETE FROM replaced WHERE ino NOT IN (SELECT ino FROM inode)")

@@ -200,9 +200,10 @@ class VfsWorld:
         while hasher._waiting:
             ino, content_id = hasher._waiting.pop(0)
             self.journal.commit()
-            ((name, packed),) = self.db.rows(
-                "SELECT spool, extents FROM content WHERE id=?", content_id
-            )
+            rows = self.db.rows("SELECT spool, extents FROM content WHERE id=?", content_id)
+            if not rows:  # set aside
+                continue
+            name, packed = rows[0]
             extents = Extents.from_bytes(packed)
             base = self.repository.reader.read_blob(extents.base) if extents.base else None
             file = hasher._spool.open(name)
