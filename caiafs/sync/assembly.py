@@ -42,6 +42,7 @@ from caiafs.sync.follower import Follower
 from caiafs.sync.foreign import ForeignCommits
 from caiafs.sync.groups import GroupLimits
 from caiafs.sync.identity import Identities
+from caiafs.sync.late_source import LateSource
 from caiafs.sync.merge import conflict_name, merge_text
 from caiafs.sync.parts import Parts
 from caiafs.sync.published import Published
@@ -69,7 +70,7 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
         ConfigError: the repository cannot be used.
         LinkClosed: the mount process died.
     """
-    source = _LateSource()
+    source = LateSource()
     repository = open_repository(
         config.repository, branch=config.branch, object_dir=_object_dir(config)
     )
@@ -372,6 +373,7 @@ def _publisher_settings(config: Config, writer_id: str) -> PublisherSettings:
         limits=GroupLimits(
             documents=config.group_max_documents,
             size_bytes=config.group_max_bytes,
+            versions=config.pending_max_per_document,
             # Only govc's log carries the trailers that this bounds.
             trailer_bytes=_TRAILER_BYTES if config.use_govc else 1 << 40,
         ),
@@ -380,21 +382,3 @@ def _publisher_settings(config: Config, writer_id: str) -> PublisherSettings:
         interval_s=config.commit_interval_s,
         pending_max=config.pending_max_versions,
     )
-
-
-class _LateSource:
-    """The content source that the git backend is built with: it is part of what it is given later."""
-
-    _contents: Contents
-
-    def become(self, contents: Contents) -> None:
-        self._contents = contents
-
-    async def read(self, oid: ObjectId) -> bytes:
-        return await self._contents.read(oid)
-
-    async def read_range(self, oid: ObjectId, start: int, stop: int) -> bytes:
-        return await self._contents.read_range(oid, start, stop)
-
-    async def size(self, oid: ObjectId) -> int:
-        return await self._contents.size(oid)
