@@ -6,7 +6,7 @@ the primary and no fallback, it moves only after govc has the group.
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 
@@ -65,10 +65,10 @@ class HybridStore:
         """Whether a group counts as stored when govc has it."""
         return self._govc is not None and self._config.primary_backend is BackendName.GOVC
 
-    async def build(self, change_set: ChangeSet, parent: ObjectId | None) -> BuiltCommit:
-        """Make the commit, objects on disk; documents that git cannot hold are left out."""
+    async def build_merge(self, change_set: ChangeSet, parents: Sequence[ObjectId]) -> BuiltCommit:
+        """Make the commit on the first of `parents`, objects on disk; documents that git cannot hold are left out."""
         async with self._git_meter.measure("build"):
-            return await self._git.build(change_set, parent)
+            return await self._git.build_merge(change_set, parents)
 
     async def publish(
         self,

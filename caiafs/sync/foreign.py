@@ -29,6 +29,7 @@ from caiafs.sync.conflict_notes import trailers_of
 from caiafs.sync.contents import Contents
 from caiafs.sync.document_trailers import joined
 from caiafs.sync.merge import Side
+from caiafs.sync.merged_versions import build_keeping, versions_onto
 from caiafs.sync.published import Published
 from caiafs.sync.pushes import Pushes
 from caiafs.sync.tree_merge import merge_changes, with_clashing
@@ -300,7 +301,11 @@ class ForeignCommits:
             text = _message(onto_ours, foreign, trailers_of(found))
             change_set = ChangeSet("", author, text, onto_ours)
             before = published.tree
-            built = await self._git.build(change_set, published.commit)
+            known = {c.after.oid for c in (*ours, *theirs) if c.after is not None}
+            texts = {c.path for c in onto_ours if c.after is not None and c.after.oid not in known}
+            saved = [(c.path, c.after) for c in theirs if c.path in texts and c.after is not None]
+            versions = versions_onto(reader, before, saved)
+            built = await build_keeping(self._git, change_set, published.commit, versions)
             await self._git.advance(built, published.commit)
             published.move(built.commit, built.tree)
             self.conflicts += len(copies)

@@ -23,6 +23,7 @@ from caiafs.link.messages import Changes, Due, Message, Settled, to_text
 from caiafs.state.ops import Op
 from caiafs.sync.composition import Composer
 from caiafs.sync.groups import LOOK_AHEAD, GroupLimits
+from caiafs.sync.merged_versions import build_keeping, versions_onto
 from caiafs.sync.news import split_changes
 from caiafs.sync.published import Published
 from caiafs.sync.replay import Merging, Replay, replay
@@ -40,8 +41,8 @@ _MEETINGS_MAX = 8
 class Stores(Protocol):
     """Where groups go; `store.hybrid` routes them."""
 
-    async def build(self, change_set: ChangeSet, parent: ObjectId | None) -> BuiltCommit:
-        """Make the commit, objects on disk."""
+    async def build_merge(self, change_set: ChangeSet, parents: Sequence[ObjectId]) -> BuiltCommit:
+        """Make the commit on the first of `parents`, objects on disk."""
         ...
 
     async def publish(
@@ -307,7 +308,8 @@ class Publisher:
                 return
             change_set = await self._parts.composer.change_set(group, plan, self._published.tree)
             expected = self._published.commit
-            built = await self._parts.stores.build(change_set, expected)
+            merged = versions_onto(self._parts.reader, self._published.tree, plan.merged)
+            built = await build_keeping(self._parts.stores, change_set, expected, merged)
             await self._parts.tell_damage(group.ops, built.damaged)
             if built.tree == self._published.tree:
                 self._parts.stores.let_go()

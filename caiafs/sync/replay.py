@@ -47,12 +47,14 @@ class Replay:
         news: where the published tree now differs from what the mount shows: `before` is the mount's.
         contents: merged contents that no store has yet.
         conflicts: copies made.
+        merged: versions that were merged into others, with the paths that they were saved at.
     """
 
     changes: tuple[Change, ...]
     news: tuple[Change, ...] = ()
     contents: Mapping[ObjectId, bytes] = field(default_factory=dict)
     conflicts: tuple[NamedConflict, ...] = ()
+    merged: tuple[tuple[DocPath, Entry], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ class _Player:
         """What the mount may show where it is not what the view has."""
         self._contents: dict[ObjectId, bytes] = {}
         self._conflicts: list[NamedConflict] = []
+        self._merged: list[tuple[DocPath, Entry]] = []
         self._seq = 0
 
     def play(self, op: Op) -> None:
@@ -126,7 +129,7 @@ class _Player:
         changes = self._view.changes()
         made = {change.path for change in changes if change.after is not None}
         kept = tuple(conflict for conflict in self._conflicts if conflict.copy in made)
-        return Replay(changes, tuple(news), dict(self._contents), kept)
+        return Replay(changes, tuple(news), dict(self._contents), kept, tuple(self._merged))
 
     # --- put
 
@@ -154,6 +157,8 @@ class _Player:
             self._keep_copy(op.path, theirs, self._time_of(op.path, theirs), (op.replaced, ours))
             self._view.set(op.path, ours)
             return
+        if merged.oid in self._contents:
+            self._merged.append((op.path, ours))
         self._set(op.path, ours, _with_mode(merged, base_mode, theirs))
 
     def _set(self, path: DocPath, ours: Entry, entry: Entry) -> None:

@@ -4,9 +4,10 @@ import functools
 
 import trio
 
+from caiafs.core.types import blob_id
 from caiafs.sync import assembly
 from caiafs.sync.published import Published
-from tests.support.sync_world import a_sync_world
+from tests.support.sync_world import Server, a_sync_world
 
 a_deaf_world = functools.partial(a_sync_world, poll_interval_s=3600)
 """A world that hears of pushes only when it publishes."""
@@ -111,3 +112,42 @@ async def test_seen_changes_are_forgotten(tmp_path, monkeypatch):
         with trio.fail_after(5):
             while len(made[0].unseen):  # noqa: ASYNC110  # the mount's answer ends this
                 await trio.sleep(0.01)
+
+
+async def test_both_versions_of_a_merge_are_in_the_history(tmp_path):
+    base = "1\n2\n3\n4\n5\n"
+    ours, theirs = base.replace("5", "ours"), base.replace("1", "theirs")
+    async with a_deaf_world(tmp_path) as world:
+        world.put("f", base)
+        await world.stored()
+        world.push({"f": theirs})
+        world.put("f", ours)
+
+        await world.stored()
+        await level(world)
+
+        assert world.content("f") == "theirs\n2\n3\n4\nours\n"
+        assert {blob_id(text.encode()) for text in (base, ours, theirs)} <= world.history()
+        assert "Update f, before a merge" in world.subjects()
+
+
+async def test_version_of_another_client_that_was_merged_is_in_the_history(tmp_path):
+    base = "1\n2\n3\n4\n5\n"
+    ours, theirs = base.replace("5", "ours"), base.replace("1", "theirs")
+    server = Server()
+    async with a_sync_world(tmp_path, server=server) as world:
+        world.put("f", base)
+        await world.stored()
+        await world.sync()
+        server.up = False
+        world.put("f", ours)
+        await world.stored()
+        await server.write({b"f": theirs.encode()})
+        server.up = True
+
+        with trio.fail_after(20):
+            while server.tree.get(b"f", (0, ""))[1] != world.shown[b"f"].oid:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+
+        assert world.content("f") == "theirs\n2\n3\n4\nours\n"
+        assert blob_id(theirs.encode()) in world.history()
