@@ -300,7 +300,9 @@ class Remote:
         self._changed(parent, name)
         return directory
 
-    def _changed(self, directory: Inode, name: bytes, removed: InodeNo | None = None) -> None:
+    def _changed(self, directory: Inode, name: bytes, old: Inode | None = None) -> None:
+        """Note that `name`, which `old` had, is to be looked up again; who watches `old` hears of its end."""
+        removed = old.ino if old is not None and not self._table.names(old) else None
         directory.mtime_ns = directory.ctime_ns = self._table.import_time_ns
         self._journal.touch(directory)
         self._notices.append((directory.ino, name, removed))
@@ -310,7 +312,7 @@ class Remote:
         self._table.unlink(directory, name, inode)
         if inode.is_directory:
             directory.nlink -= 1
-        self._changed(directory, name, inode.ino)
+        self._changed(directory, name, inode)
         self._namespace.lost_name(inode)
         names = self._table.names(directory)
         if self._table.children(directory) or directory.flags & EXPLICIT or not names:
@@ -332,7 +334,7 @@ class Remote:
             inherit(self._journal, new, old)
             self._table.unlink(directory, name, old)
         self._table.link(directory, name, new)
-        self._changed(directory, name)
+        self._changed(directory, name, old)
         if old is not None:
             self._namespace.lost_name(old)
 

@@ -1,6 +1,7 @@
 """Proofs of caiafs-semantics(7): other writers."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from tests.support.colleague import Colleague
 from tests.support.mount import Mount
 from tests.support.promises import promise
+from tests.support.requirements import require_tool
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
@@ -42,6 +44,45 @@ def test_pushed_commit_is_seen_and_open_handles_keep_their_content(
     assert (caia / "new").read_text() == "new\n"
     assert os.pread(reader, 100, 0) == b"one\n"
     os.close(reader)
+
+
+@promise(
+    "O19",
+    "Who watches a document (inotify) that somebody else changes, replaces or removes is told of its"
+    " deletion; of what appears, a watched directory is not told.",
+)
+def test_watchers_of_a_document_hear_of_a_push(caia: Mount, colleague: Colleague, tmp_path: Path):
+    require_tool("inotifywait")
+    events = tmp_path / "events"
+    events.touch()
+    watched = [caia.path, caia / "doc", caia / "other"]
+    watcher = subprocess.Popen(
+        ["inotifywait", "-m", "-q", "-o", events, "--format", "%e %w%f", *watched]
+    )
+
+    def is_watching() -> bool:
+        (caia / "other").touch()
+        (caia / "doc").touch()
+        return {f"ATTRIB {path}" for path in watched[1:]} <= set(events.read_text().split("\n"))
+
+    try:
+        wait_until(is_watching, "inotifywait watches")
+        colleague.push(doc="by a colleague\n", new="new\n")
+        (colleague.work / "other").unlink()
+        colleague.commit()
+        wait_until(
+            lambda: (
+                {f"DELETE_SELF {path}" for path in watched[1:]}
+                <= set(events.read_text().split("\n"))
+            ),
+            "both watches end",
+        )
+    finally:
+        watcher.terminate()
+        watcher.wait()
+    assert (caia / "new").read_text() == "new\n"
+    assert not (caia / "other").exists()
+    assert "CREATE" not in events.read_text()
 
 
 @promise(

@@ -25,7 +25,7 @@ async def test_change_is_applied_under_a_new_inode_and_told_to_the_kernel(a_worl
 
     assert await content(world, b"f") == b"theirs"
     assert world.find(b"f").ino != old.ino
-    assert (1, b"f", None) in world.notices.names
+    assert (1, b"f", old.ino) in world.notices.names
     assert world.notices.attributes == [1]
 
 
