@@ -227,6 +227,7 @@ def _policy(config: Config) -> FilePolicy:
         max_age_s=config.commit_max_age_s,
         max_file_bytes=config.max_file_bytes,
         reserve_bytes=config.reserve_bytes,
+        pending_max_bytes=config.pending_max_bytes,
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from caiafs import __version__
 from caiafs.core import locations
 from caiafs.core.errors import StateError
-from caiafs.core.types import ROOT_INODE
+from caiafs.core.types import ROOT_INODE, display
 from caiafs.fuse.operations import CaiaOperations
 from caiafs.mount_process import MountProcess
 from caiafs.state import paths
@@ -79,9 +79,9 @@ class Reporter:
     def _state(self) -> StateReport:
         mount = self._mount
         db = mount.db.statistics()
-        oldest: list[tuple[int]] = []
+        oldest: list[tuple[int, bytes]] = []
         with contextlib.suppress(StateError):  # of a damaged DB the rest is still to be told
-            oldest = mount.db.rows("SELECT time_ns FROM op ORDER BY seq LIMIT 1")
+            oldest = mount.db.rows("SELECT time_ns, path FROM op ORDER BY seq LIMIT 1")
         spool = os.scandir(paths.spool(mount.db.state_dir))
         return StateReport(
             db_bytes=db.db_bytes,
@@ -89,6 +89,9 @@ class Reporter:
             spool_bytes=sum(entry.stat().st_size for entry in spool),
             pending_ops=max(0, mount.journal.last_seq - self._link.settled_seq),
             oldest_pending_s=max(0.0, (time.time_ns() - oldest[0][0]) / 1e9) if oldest else 0.0,
+            oldest_pending_path=display(oldest[0][1]) if oldest else "",
+            pending_bytes=mount.journal.waiting_bytes,
+            delay_s=round(mount.files.delay_s, 3),
             read_only=bool(mount.db.damage),
         )
 

@@ -95,6 +95,9 @@ class Config:
     group_max_documents: int = 5000
     group_max_bytes: int = 64 * MIB
     pending_max_versions: int = 100_000
+    pending_max_per_document: int = 1000
+    pending_max_bytes: int = 16384 * MIB
+    pending_max_age_s: float = 3600.0
 
     cache_bytes: int = 256 * MIB
     cache_entries: int = 65_536

@@ -83,6 +83,10 @@ class Journal:
         self._newest_op: dict[int, int] = dict(rows("SELECT ino, max(seq) FROM op GROUP BY ino"))
         held = rows("SELECT content, count(*) FROM op WHERE content NOT NULL GROUP BY content")
         self._op_contents = Counter(dict(held))
+        sizes = rows("SELECT id, size FROM content WHERE id IN (SELECT content FROM op)")
+        self._content_bytes: dict[int, int] = dict(sizes)
+        self.waiting_bytes = sum(self._content_bytes.values())
+        """Bytes of contents that an op puts and no store has settled."""
 
     @property
     def last_seq(self) -> int:
@@ -172,6 +176,9 @@ class Journal:
         self._newest_op[op.ino] = self._last_seq
         if op.content_id is not None:
             self._op_contents[op.content_id] += 1
+            if op.content_id not in self._content_bytes:
+                self._content_bytes[op.content_id] = op.size_bytes
+                self.waiting_bytes += op.size_bytes
         return self._last_seq
 
     def newest_op(self, ino: InodeNo) -> int:
@@ -191,6 +198,7 @@ class Journal:
         self._op_contents[content_id] -= 1
         if self._op_contents[content_id] <= 0:
             del self._op_contents[content_id]
+            self.waiting_bytes -= self._content_bytes.pop(content_id, 0)
 
     def is_touched(self, ino: InodeNo) -> bool:
         """Whether the inode's row is still to be written."""

@@ -17,7 +17,7 @@ def health(mount: MountReport, store: StoreReport | None, config: Config) -> dic
     failed: changes are refused. degraded: everything goes on, and a person should know something. ok: neither.
     """
     backends = {name.value: backend_of(store, name.value, config) for name in BackendName}
-    reasons = _reasons(mount, store, backends)
+    reasons = _reasons(mount, store, backends) + _limits(mount, config)
     return {
         "status": _status(mount, backends, reasons).value,
         "mode": store.mode if store and store.mode else _mode(config),
@@ -28,6 +28,8 @@ def health(mount: MountReport, store: StoreReport | None, config: Config) -> dic
         "conflicts": mount.conflicts,
         "pending_ops": mount.state.pending_ops,
         "oldest_pending_s": round(mount.state.oldest_pending_s, 3),
+        "oldest_pending_path": mount.state.oldest_pending_path,
+        "pending_bytes": mount.state.pending_bytes,
     }
 
 
@@ -60,6 +62,21 @@ def _reasons(
     if store is not None:
         reasons += [f"git remote: {reason}" for reason in store.remote.reasons]
     return list(dict.fromkeys(reasons))
+
+
+def _limits(mount: MountReport, config: Config) -> list[str]:
+    state = mount.state
+    reasons = []
+    if state.oldest_pending_s > config.pending_max_age_s:
+        reasons.append(
+            f"{state.oldest_pending_path} waits to be published for {state.oldest_pending_s / 60:.0f} min"
+        )
+    if state.delay_s:
+        reasons.append(
+            f"closing a written file takes {state.delay_s:.1f} s longer: {state.pending_bytes} bytes wait for a"
+            " store, or the disk of the state directory is nearly full"
+        )
+    return reasons
 
 
 def _backend_reasons(name: str, report: BackendReport) -> list[str]:

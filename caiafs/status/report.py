@@ -25,6 +25,9 @@ class StateReport:
     Attributes:
         pending_ops: ops that no ref reaches yet.
         oldest_pending_s: age of the oldest of them, 0 without.
+        oldest_pending_path: the document that it changed.
+        pending_bytes: contents that they put.
+        delay_s: how long closing a written file is held up, because too much waits or the disk is nearly full.
         read_only: the DB is damaged or full, and the mount takes no changes.
     """
 
@@ -33,6 +36,9 @@ class StateReport:
     spool_bytes: int = 0
     pending_ops: int = 0
     oldest_pending_s: float = 0.0
+    oldest_pending_path: str = ""
+    pending_bytes: int = 0
+    delay_s: float = 0.0
     read_only: bool = False
 
 

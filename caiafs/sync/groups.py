@@ -28,12 +28,14 @@ class GroupLimits:
         size_bytes: sum of the contents put.
         trailer_bytes: of the `Caiafs-Change` trailers that name the paths.
         coalesce: too much is waiting: several versions of a document may go into one commit.
+        versions: of one document; where more of it wait, they may, too.
     """
 
     documents: int
     size_bytes: int
     trailer_bytes: int
     coalesce: bool = False
+    versions: int = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def plan_group(
     `said` is how many characters were said of an op, by its position.
     """
     said = said or {}
-    cutter = _Cutter(limits)
+    cutter = _Cutter(limits, crowded_paths(ops, limits))
     size_bytes = trailer_bytes = 0
     for index, op in enumerate(ops):
         size_bytes += op.size_bytes if op.kind is OpKind.PUT else 0
@@ -73,6 +75,15 @@ def plan_group(
     return len(ops)
 
 
+def crowded_paths(ops: Sequence[Op], limits: GroupLimits) -> frozenset[DocPath]:
+    """Return the documents of which more versions are among `ops` than may wait."""
+    if len(ops) <= limits.versions:
+        return frozenset()
+    kinds = (OpKind.PUT, OpKind.MOVE)
+    counts = Counter(op.target or op.path for op in ops if op.kind in kinds)
+    return frozenset(path for path, count in counts.items() if count > limits.versions)
+
+
 def trailer_cost(op: Op) -> int:
     """Return how many bytes of trailers an op takes at most, unless it moves a directory."""
     paths = [op.path] if op.target is None else [op.path, op.target]
@@ -82,8 +93,9 @@ def trailer_cost(op: Op) -> int:
 class _Cutter:
     """Follows the versions that a group puts, through renames."""
 
-    def __init__(self, limits: GroupLimits) -> None:
+    def __init__(self, limits: GroupLimits, crowded: frozenset[DocPath]) -> None:
         self._coalesce = limits.coalesce
+        self._crowded = crowded
         self._versions: dict[DocPath, _Version] = {}
         self._removed: dict[DocPath, int] = {}
         self._directories: Counter[DocPath] = Counter()
@@ -111,20 +123,24 @@ class _Cutter:
                     cut = first
         return cut
 
+    def _may_bury(self, path: DocPath) -> bool:
+        """Whether a later version of `path` may hide this group's."""
+        return self._coalesce or path in self._crowded
+
     def _put(self, index: int, op: Op) -> int | None:
         held = self._versions.get(op.path)
         if held is None:
             # A temporary file that was moved away counts as new again.
             self._set(op.path, _Version(index, op.oid, is_new=op.replaced is None))
             return None
-        if held.oid == op.oid or self._coalesce:
+        if held.oid == op.oid or self._may_bury(op.path):
             self._versions[op.path] = _Version(held.first, op.oid, held.is_new)
             return None
         return index
 
     def _remove(self, index: int, op: Op) -> int | None:
         buried = [op.path] if op.path in self._versions else list(self._below(op.path))
-        if not self._coalesce and any(not self._versions[path].is_new for path in buried):
+        if any(not self._versions[path].is_new and not self._may_bury(path) for path in buried):
             return index
         for path in buried:
             self._drop(path)
@@ -134,7 +150,8 @@ class _Cutter:
     def _move(self, index: int, source: DocPath, target: DocPath, *, is_new: bool) -> int | None:
         moved = self._versions.get(source)
         held = self._versions.get(target)
-        if held is not None and not self._coalesce and (moved is None or held.oid != moved.oid):
+        same = moved is not None and held is not None and held.oid == moved.oid
+        if held is not None and not same and not self._may_bury(target):
             return moved.first if moved is not None else index
         if held is not None:
             self._drop(target)

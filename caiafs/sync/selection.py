@@ -11,7 +11,7 @@ from typing import Protocol
 from caiafs.core.types import DocPath
 from caiafs.state.ops import Op
 from caiafs.state.said import MESSAGE, Note, Transaction
-from caiafs.sync.groups import LOOK_AHEAD, GroupLimits, plan_group
+from caiafs.sync.groups import LOOK_AHEAD, GroupLimits, crowded_paths, plan_group
 from caiafs.sync.words import Remark, Said
 
 
@@ -80,6 +80,7 @@ class Selection:
             return self._whole(transaction, settled, due)
         if transaction is not None:
             ops = [op for op in ops if op.seq < transaction.first_seq]
+        self.coalescing = self.coalescing or bool(crowded_paths(ops, limits))
         notes = self._source.notes(ops[0].seq, ops[-1].seq)
         said = {note.seq: len(note.text) for note in notes}
         return self._group(ops[: plan_group(ops, limits, said)], None)

@@ -37,6 +37,7 @@ RELEASE_DELAY_S = 0.005
 """A released version reaches the op log this soon, or with the next commit, which is cheaper."""
 
 _SPACE_CHECK_S = 0.1
+DELAY_MAX_S = 1.0
 
 
 class StoredWaiter(Protocol):
@@ -64,12 +65,25 @@ class FilePolicy:
         max_age_s: a file that stays open is due this long after its oldest unlogged byte.
         max_file_bytes: size that no file may exceed (EFBIG).
         reserve_bytes: space below which no file opens for writing (ENOSPC).
+        pending_max_bytes: waiting for a store; above it closing a file that was written takes longer.
     """
 
     commit: CommitPolicy
     max_age_s: float
     max_file_bytes: int
     reserve_bytes: int
+    pending_max_bytes: int = 1 << 62
+
+
+def plan_delay_s(policy: FilePolicy, waiting_bytes: int, free_bytes: int) -> float:
+    """Return how long a close is held up, so that the stores or whoever makes room can follow.
+
+    Grows from nothing at a limit to DELAY_MAX_S at twice `pending_max_bytes`, or at the reserve from twice that.
+    """
+    over = (waiting_bytes - policy.pending_max_bytes) / max(policy.pending_max_bytes, 1)
+    reserve = policy.reserve_bytes
+    short = (2 * reserve - free_bytes) / reserve if reserve else 0.0
+    return DELAY_MAX_S * min(1.0, max(0.0, over, short))
 
 
 class Files:
@@ -98,7 +112,7 @@ class Files:
         self._next_handle = 1
         self._aging: dict[InodeNo, float] = {}
         self._space_checked_s = -1.0
-        self._has_space = True
+        self._free_bytes = 0
         self.on_released: Callable[[Inode], None] = lambda _inode: None
         """Told when an inode's last writing handle is gone."""
 
@@ -148,13 +162,21 @@ class Files:
         Raises:
             StateFull: less than the reserve is free.
         """
+        if self._find_free_bytes() <= self._policy.reserve_bytes:
+            raise StateFull("the disk of the state directory is nearly full")
+
+    def _find_free_bytes(self) -> int:
         now_s = time.monotonic()
         if now_s - self._space_checked_s > _SPACE_CHECK_S:
             free = os.statvfs(self._db.state_dir)
-            self._has_space = free.f_bavail * free.f_frsize > self._policy.reserve_bytes
+            self._free_bytes = free.f_bavail * free.f_frsize
             self._space_checked_s = now_s
-        if not self._has_space:
-            raise StateFull("the disk of the state directory is nearly full")
+        return self._free_bytes
+
+    @property
+    def delay_s(self) -> float:
+        """How long a close is held up now."""
+        return plan_delay_s(self._policy, self._journal.waiting_bytes, self._find_free_bytes())
 
     def release(self, handle: HandleId) -> None:
         """Give a handle back; the last writer's makes the content a version."""
@@ -235,6 +257,10 @@ class Files:
             self._publication.due(inode)
             self._journal.commit()
             await self._stored.wait_stored()
+        # Here and not at open: a directory that the kernel holds would make others wait, too.
+        delay_s = self.delay_s
+        if delay_s:
+            await trio.sleep(delay_s)
 
     async def fsync(self, handle: HandleId) -> None:
         """Return when what was written is on the local disk; it is a version then."""

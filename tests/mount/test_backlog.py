@@ -1,0 +1,137 @@
+"""A long outage: very many changes wait, and neither slow the mount down nor fill memory; then they are published in batches."""
+
+import os
+import time
+
+import pytest
+
+from tests.conftest import MountFactory
+from tests.support.mount import Mount, rss_bytes
+
+pytestmark = [pytest.mark.mount, pytest.mark.slow]
+
+WAITING = int(os.environ.get("CAIAFS_TEST_BACKLOG", "8000"))
+SAMPLE = 1000
+MIB = 1 << 20
+
+
+def begin_interval(caia: Mount) -> None:
+    """Have the first commit behind it: what is saved from now on waits for an hour."""
+    (caia / "begun").write_text("begun")
+    caia.sync()
+
+
+def create(caia: Mount, directory: str, count: int) -> float:
+    """Create `count` documents in a new directory; return how many a second."""
+    root = caia / directory
+    root.mkdir()
+    began = time.perf_counter()
+    for number in range(count):
+        fd = os.open(root / f"doc-{number}", os.O_CREAT | os.O_WRONLY, 0o644)
+        os.write(fd, b"%d in %s\n" % (number, directory.encode()))
+        os.close(fd)
+    return count / (time.perf_counter() - began)
+
+
+def test_changes_that_wait_neither_slow_the_mount_nor_fill_memory(mount_caia: MountFactory):
+    options = ("commit=interval", "commit_interval=1h")
+    caia = mount_caia(options=options)
+    begin_interval(caia)
+    create(caia, "warm", SAMPLE)
+    few = max(create(caia, f"few-{number}", SAMPLE) for number in range(2))
+    before = (rss_bytes(caia.pid), rss_bytes(caia.store_pid))
+
+    for part in range(WAITING // SAMPLE):
+        create(caia, f"part-{part}", SAMPLE)
+    many = max(create(caia, f"many-{number}", SAMPLE) for number in range(2))
+
+    state = caia.stats()["state"]
+    assert state["pending_ops"] > WAITING
+    assert state["pending_bytes"] > WAITING * len("0 in x")
+    assert state["oldest_pending_path"].startswith("warm/doc-")
+    waiting = (rss_bytes(caia.pid), rss_bytes(caia.store_pid))
+    began = time.perf_counter()
+    caia.sync(timeout_s=600)
+    took_s = time.perf_counter() - began
+    after = (rss_bytes(caia.pid), rss_bytes(caia.store_pid))
+
+    commits = len(caia.commits())
+    print(  # noqa: T201  # the figures are the point
+        f"\n{state['pending_ops']} changes waiting: creates {few:.0f}/s with few, {many:.0f}/s with many"
+        f" (ratio {many / few:.2f}); memory of mount and store process in MiB: {_mib(before)} before,"
+        f" {_mib(waiting)} while they waited, {_mib(after)} after; published in {commits} commits in {took_s:.1f} s"
+    )
+    assert many > few / 3  # generous: the machine has other things to do
+    assert waiting[0] - before[0] < 60 * MIB + WAITING * 2500
+    assert after[1] - before[1] < 150 * MIB
+    assert commits < 10 + state["pending_ops"] / 1000
+    assert caia.stats()["state"]["pending_ops"] == 0
+
+
+def _mib(pair: tuple[int, int]) -> str:
+    return f"{pair[0] / MIB:.0f} and {pair[1] / MIB:.0f}"
+
+
+def test_very_many_versions_of_one_document_coalesce_and_the_last_one_wins(
+    mount_caia: MountFactory,
+):
+    caia = mount_caia(
+        options=["commit=interval", "commit_interval=1h", "pending_max_per_document=20"]
+    )
+    begin_interval(caia)
+    for number in range(200):
+        (caia / "busy").write_text(f"version {number}\n")
+    for number in range(3):
+        (caia / "calm").write_text(f"version {number}\n")
+
+    caia.sync()
+
+    assert caia.git("cat-file", "blob", "HEAD:busy") == "version 199\n"
+    assert len(caia.commits()) < 10
+    history = caia.git("log", "--format=%H", "--", "calm").split()
+    texts = [caia.git("cat-file", "blob", f"{commit}:calm") for commit in reversed(history)]
+    assert texts == [f"version {number}\n" for number in range(3)]
+    assert caia.git("ls-tree", "--name-only", "HEAD").split() == ["begun", "busy", "calm"]
+    caia.wait_health("ok")
+
+
+def test_closing_takes_longer_where_too_many_bytes_wait_and_health_says_so(
+    mount_caia: MountFactory,
+):
+    caia = mount_caia(options=["commit=interval", "commit_interval=1h", "pending_max_bytes=1MiB"])
+    begin_interval(caia)
+    (caia / "first").write_bytes(os.urandom(3 << 20))
+    began = time.perf_counter()
+    (caia / "second").write_text("text")
+    took_s = time.perf_counter() - began
+    began = time.perf_counter()
+    assert (caia / "second").read_text() == "text"
+    os.listdir(caia.path)
+    looked_s = time.perf_counter() - began
+
+    health = caia.health()
+
+    assert 0.9 < took_s < 10
+    assert looked_s < took_s / 3
+    assert any(
+        "closing a written file takes 1.0 s longer" in reason for reason in health["reasons"]
+    )
+    assert health["pending_bytes"] > 3 << 20
+    caia.sync()
+    caia.wait_health("ok")
+    assert caia.stats()["state"]["delay_s"] == 0
+
+
+def test_health_names_a_change_that_waits_for_too_long(mount_caia: MountFactory):
+    caia = mount_caia(options=["commit=interval", "commit_interval=1h", "pending_max_age=100ms"])
+    begin_interval(caia)
+    (caia / "old").write_text("text")
+    time.sleep(0.2)  # the age itself
+    os.listdir(caia.path)
+
+    health = caia.wait_health("degraded")
+
+    assert health["oldest_pending_path"] == "old"
+    assert any(reason.startswith("old waits to be published") for reason in health["reasons"])
+    caia.sync()
+    caia.wait_health("ok")
