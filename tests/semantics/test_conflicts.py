@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from caiafs.core.types import blob_id
 from tests.conftest import MountFactory, govc_environment
 from tests.mount.test_conflicts import collide_on_govc, explained, listed, versions
 from tests.support.colleague import Colleague, collide
 from tests.support.govc_server import GovcServer
-from tests.support.mount import Mount, run_caiafs
+from tests.support.mount import Mount, git, run_caiafs
 from tests.support.promises import promise
 from tests.support.waiting import wait_until
 
@@ -315,3 +316,21 @@ def test_two_mounts_that_resolve_at_once_agree(mount_caia: MountFactory, govc: G
 
     wait_until(is_level, "both hold the same document and no copy")
     assert (one / "doc.txt").read_text() == (other / "doc.txt").read_text()
+
+
+@promise(
+    "O14",
+    "Changes of different lines of a text are merged, and the version that each side saved is in"
+    " the history too.",
+)
+def test_merged_versions_are_in_the_history(meeting: Meeting):
+    base = "1\n2\n3\n4\n5\n"
+    meeting.setup(doc=base)
+    ours, theirs = base.replace("5", "ours"), base.replace("1", "theirs")
+    git("pull", "-q", "--rebase", cwd=meeting.colleague.work)
+
+    shown, copies = meeting.between(write("doc", ours), write("doc", theirs))
+
+    assert (shown["doc"], copies) == ("theirs\n2\n3\n4\nours\n", [])
+    reached = meeting.caia.git("rev-list", "--objects", "--no-object-names", "HEAD").split()
+    assert {blob_id(text.encode()) for text in (base, ours, theirs)} <= set(reached)
