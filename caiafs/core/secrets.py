@@ -7,10 +7,13 @@ import ctypes
 import os
 from collections.abc import MutableMapping
 
+from caiafs.core.kinds import REMOTE
 from caiafs.core.settings_table import SETTINGS
 
-VARIABLES = tuple(setting.env for setting in SETTINGS.values() if setting.secret)
-"""Names of the environment variables that hold secrets."""
+VARIABLES = tuple(
+    setting.env for setting in SETTINGS.values() if setting.secret or setting.kind is REMOTE
+)
+"""Names of the environment variables that hold secrets; the address of a remote may have a password."""
 
 
 def forget_secrets(environ: MutableMapping[str, str]) -> None:

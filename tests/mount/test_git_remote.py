@@ -142,7 +142,8 @@ def test_a_password_shows_in_no_file_of_the_mount(mount_caia: MountFactory):
     assert "topsecret" not in caia.log()
     assert "topsecret" not in run_caiafs("status", caia.path).stdout
     for pid in (caia.pid, caia.store_pid):
-        assert b"topsecret" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        for name in ("cmdline", "environ"):
+            assert b"topsecret" not in Path(f"/proc/{pid}/{name}").read_bytes()
 
 
 def test_unmount_while_the_remote_is_away_says_what_is_left(
