@@ -319,7 +319,7 @@ def test_two_mounts_that_resolve_at_once_agree(mount_caia: MountFactory, govc: G
 
 
 @promise(
-    "O14",
+    "O20",
     "Changes of different lines of a text are merged, and the version that each side saved is in"
     " the history too.",
 )
