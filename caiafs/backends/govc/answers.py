@@ -193,7 +193,11 @@ def _mapping(value: object) -> dict[str, object]:
 
 
 def _sequence(payload: object, key: str) -> list[object]:
-    items = _mapping(payload).get(key)
+    """Return the list `key`; null is an empty one (Go), no such key an answer to something else."""
+    fields = _mapping(payload)
+    if key not in fields:
+        raise AnswerError(f"there is no '{key}'")
+    items = fields[key]
     if items is None:
         return []
     if not isinstance(items, list):

@@ -183,6 +183,26 @@ class Reader:
 
     async def file(self, name: str, path: DocPath | None) -> codec.Stored | codec.Tombstone | None:
         """Return what `name` stands for, None where the server has no such file."""
+        file = await self._ask_twice(name, path)
+        if file is None:
+            return None
+        try:
+            return self.dialect.decode_file(file)
+        except codec.DecodeError as exc:
+            raise _corrupt(exc, name, path) from exc
+
+    async def _ask_twice(self, name: str, path: DocPath | None) -> answers.File | None:
+        """Ask for a file; once more where the answer makes no sense.
+
+        Nothing else asks again before the next comparison: a garbled answer would hide somebody's edit until then.
+        """
+        try:
+            return await self._ask(name, path)
+        except Corrupt as exc:
+            log.info("asking again: %s", exc)
+        return await self._ask(name, path)
+
+    async def _ask(self, name: str, path: DocPath | None) -> answers.File | None:
         try:
             answer = await self._client.send(self.dialect.plan_read(name, path))
         except Refused as exc:
@@ -191,10 +211,9 @@ class Reader:
         if answer.code:
             return None
         try:
-            return self.dialect.decode_file(answers.parse_file(answer.payload, name))
-        except (answers.AnswerError, codec.DecodeError) as exc:
-            at = path if path is not None else name.encode()
-            raise failures.corrupt(str(exc), operation="read", path=at) from exc
+            return answers.parse_file(answer.payload, name)
+        except answers.AnswerError as exc:
+            raise _corrupt(exc, name, path) from exc
 
     async def _join_parts(self, header: codec.Header, path: DocPath, file: BinaryIO) -> None:
         """Write the parts to `file` one after the other; what does not add up is taken back."""
@@ -231,6 +250,11 @@ class Reader:
             )
         except (answers.AnswerError, codec.DecodeError) as exc:
             raise failures.corrupt(str(exc), operation="read", path=path) from exc
+
+
+def _corrupt(exc: Exception, name: str, path: DocPath | None) -> Corrupt:
+    at = path if path is not None else name.encode("utf-8", "surrogatepass")
+    return failures.corrupt(str(exc), operation="read", path=at)
 
 
 def to_entry(header: codec.Header) -> Entry:
