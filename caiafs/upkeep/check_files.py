@@ -1,4 +1,4 @@
-"""Checks the files of a state directory: contents that no store has yet, the spool, the disk cache, saved.db.
+"""Checks the files of a state directory: contents that no store has yet, the spool, the disk cache, the records.
 
 Used by `fsck`. Every content is read and hashed.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from caiafs.backends.git.objects import ObjectReader
+from caiafs.core.document_ids import FILE_NAME as DOCUMENTS_NAME
 from caiafs.core.errors import CaiaError, StateCorrupt
 from caiafs.core.types import ObjectId, display
 from caiafs.state import damaged, paths
@@ -19,7 +20,7 @@ from caiafs.state.flags import InodeFlag
 from caiafs.state.guard import spool_file
 from caiafs.state.reader import StoredContent, read_spooled
 from caiafs.sync.contents import PARTIAL
-from caiafs.sync.export_record import FILE_NAME as RECORD_NAME
+from caiafs.sync.export_record import FILE_NAME as ATTRIBUTES_NAME
 from caiafs.upkeep.findings import Finding, Kind
 from caiafs.upkeep.place import Place, open_state, path_of
 
@@ -210,30 +211,33 @@ def check_cache(place: Place, count: Callable[[str, int], None]) -> list[Finding
     return found
 
 
-def check_record(place: Place) -> list[Finding]:
-    """Return a finding where the record of saved attributes is damaged."""
-    file = place.state_dir / RECORD_NAME
+def check_records(place: Place) -> list[Finding]:
+    """Return a finding for each record that is damaged and that the next mount can make anew."""
+    meanings = {
+        ATTRIBUTES_NAME: "owners, modes and times may be saved wrongly in git",
+        DOCUMENTS_NAME: "a document may get another id than it has",
+    }
+    found = []
+    for name, meaning in meanings.items():
+        why = _sqlite_fault(place.state_dir / name)
+        if why:
+            remedy = "sets it aside; the next mount makes it anew"
+            what = f"it is damaged: {why}"
+            found.append(Finding(Kind.RECORD, name, what, meaning, remedy, subject=name))
+    return found
+
+
+def _sqlite_fault(file: Path) -> str:
+    """Return what SQLite finds wrong with a database, empty for nothing."""
     if not file.exists():
-        return []
-    why = ""
+        return ""
     try:
         uri = f"{file.absolute().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
             first = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            why = "" if first == "ok" else str(first)
+            return "" if first == "ok" else str(first)
     except sqlite3.Error as exc:
-        why = str(exc)
-    if not why:
-        return []
-    return [
-        Finding(
-            Kind.RECORD,
-            RECORD_NAME,
-            f"it is damaged: {why}",
-            "owners, modes and times may be saved wrongly in git",
-            "sets it aside; the next mount saves all of them anew",
-        )
-    ]
+        return str(exc)
 
 
 def check_set_aside(place: Place) -> list[Finding]:

@@ -24,7 +24,7 @@ class Kind(enum.StrEnum):
     ORPHAN = "orphan"
     """A file in the spool that no version needs."""
     RECORD = "record"
-    """The record of saved attributes is damaged."""
+    """A record of saved attributes or of document ids is damaged."""
     CACHE = "cache"
     """A file of the disk cache is not what its name says."""
     STORES = "stores"

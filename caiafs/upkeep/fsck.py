@@ -5,6 +5,7 @@ same way, and afterwards everything is checked again: only that says whether it 
 """
 
 import contextlib
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,24 +19,26 @@ from caiafs.backends.govc import GovcBackend, GovcSettings
 from caiafs.core.errors import CaiaError, StoreError
 from caiafs.core.types import DocPath, ObjectId
 from caiafs.state import paths
-from caiafs.sync.export_record import FILE_NAME as RECORD_NAME
 from caiafs.upkeep import repair_git
 from caiafs.upkeep.begin_anew import begin_anew
 from caiafs.upkeep.check_files import (
     check_cache,
     check_contents,
-    check_record,
+    check_records,
     check_set_aside,
     check_spool,
 )
 from caiafs.upkeep.check_git import check_branch, check_repository
 from caiafs.upkeep.check_govc import check_stores, documents_of
+from caiafs.upkeep.check_shown import check_shown
 from caiafs.upkeep.check_state import check_database
 from caiafs.upkeep.elsewhere import BaseFiles, Elsewhere
 from caiafs.upkeep.findings import Finding, Kind, Report
 from caiafs.upkeep.lost import Lost
 from caiafs.upkeep.place import Place, held, open_state
 from caiafs.upkeep.salvage import files_of_database
+
+_SCRATCH = "fsck-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,9 @@ class Fsck:
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[Path]:
         where = self.place.state_dir if self.place.state_dir.is_dir() else None
-        with tempfile.TemporaryDirectory(prefix="fsck-", dir=where) as directory:
+        for left in where.glob(f"{_SCRATCH}*") if where is not None else ():
+            shutil.rmtree(left, ignore_errors=True)  # of one that was killed
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=where) as directory:
             yield Path(directory)
 
     @contextlib.asynccontextmanager
@@ -136,8 +141,9 @@ def _state_checks(
     return (
         lambda: check_database(place, count),
         lambda: check_contents(place, base_files, count),
+        lambda: check_shown(place),
         lambda: check_spool(place, place.repository.new_reader()),
-        lambda: check_record(place),
+        lambda: check_records(place),
         lambda: check_cache(place, count),
         lambda: check_set_aside(place),
     )
@@ -221,7 +227,7 @@ class _Repair:
     async def _repair_state(self) -> None:
         """Put counts right, or begin anew where that is not enough; looks again, for git has changed."""
         found: list[Finding] = []
-        for check in _state_checks(self._place, self._base_files, lambda *_: None)[:2]:
+        for check in _state_checks(self._place, self._base_files, lambda *_: None)[:3]:
             found += await trio.to_thread.run_sync(check)
         errors = [finding for finding in found if finding.is_error]
         if any(finding.subject == "newer" for finding in errors):
@@ -250,5 +256,5 @@ class _Repair:
             elif finding.kind is Kind.CACHE:
                 self._lost.keep(state_dir / finding.subject, "cache")
             elif finding.kind is Kind.RECORD:
-                for file in files_of_database(state_dir, RECORD_NAME):
+                for file in files_of_database(state_dir, finding.subject):
                     self._lost.keep(file, "state")

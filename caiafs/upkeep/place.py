@@ -25,6 +25,7 @@ from caiafs.sync.recovery import find_settled
 from caiafs.vfs.local_names import LocalNames
 
 _CAIA_SEARCH = 10_000
+_STORE_WAIT_S = 10.0
 _UNLOGGED = "SELECT ino, parent, name FROM inode WHERE flags & ? AND nlink > 0"
 
 
@@ -75,9 +76,11 @@ async def held(state_dir: Path) -> AsyncIterator[None]:
     if not await trio.Path(state_dir).is_dir():
         yield
         return
+    # The store process of a mount that was just killed takes a moment to end.
+    waits = ((paths.mount_lock(state_dir), 0.0), (paths.store_lock(state_dir), _STORE_WAIT_S))
     with contextlib.ExitStack() as stack:
-        for file in (paths.mount_lock(state_dir), paths.store_lock(state_dir)):
-            lock = await RepositoryLock.acquire(file, timeout_s=0)
+        for file, timeout_s in waits:
+            lock = await RepositoryLock.acquire(file, timeout_s=timeout_s)
             stack.callback(lock.release)
         yield
 

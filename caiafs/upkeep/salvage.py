@@ -305,5 +305,5 @@ def _change_set(found: Salvaged, changes: tuple) -> ChangeSet:  # type: ignore[t
 
 
 def files_of_database(state_dir: Path, name: str) -> list[Path]:
-    """Return a database's file with those beside it."""
-    return [f for f in (state_dir / f"{name}{end}" for end in ("", "-wal", "-shm")) if f.exists()]
+    """Return a database's file with those beside it, its log first: a log must not outlive its database in place."""
+    return [f for f in (state_dir / f"{name}{end}" for end in ("-shm", "-wal", "")) if f.exists()]

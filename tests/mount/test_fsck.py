@@ -24,6 +24,7 @@ from tests.support.upkeep import (
     state,
 )
 from tests.support.waiting import wait_until
+from tests.support.writer import Writer
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
 
@@ -63,7 +64,9 @@ def killed(mount_caia: MountFactory) -> tuple[Mount, dict[bytes, str]]:
     (caia / "empty-old").unlink()
     hashes = save_some(caia.path, "-new")
     settle(caia)
+    store = caia.store_pid
     caia.kill9()
+    wait_until(lambda: not Path(f"/proc/{store}").exists(), "the store process has ended")
     return caia, hashes
 
 
@@ -102,6 +105,37 @@ def test_repository_is_clean_after_a_kill_with_saves_pending(killed):
     told = fsck(caia.repo)
 
     assert (told.code, told.errors()) == (0, [])
+
+
+@pytest.mark.parametrize("saves", [3, 40, 150])
+def test_repository_is_clean_after_a_kill_in_the_middle_of_saving(caia: Mount, saves: int):
+    writer = Writer(caia.path, seed=saves)
+    writer.wait_done(saves)
+    caia.kill9()
+    writer.stop()
+
+    told = fsck(caia.repo)
+
+    assert (told.code, told.errors()) == (0, []), told.text()
+    caia.start()
+    writer.check(caia.path)
+
+
+def test_repository_is_clean_after_a_kill_while_others_push(caia: Mount):
+    (caia / "ours").write_text("ours")
+    caia.sync()
+    clone = caia.clone(caia.base / "work")
+    for index in range(300):
+        (clone / f"theirs-{index}").write_text(f"{index}")
+    git("add", ".", cwd=clone)
+    git("commit", "-qm", "Many", cwd=clone)
+    git("push", "-q", cwd=clone)
+    wait_until(lambda: (caia / "theirs-0").exists(), "the push is seen")
+    caia.kill9()
+
+    told = fsck(caia.repo)
+
+    assert (told.code, told.errors()) == (0, []), told.text()
 
 
 def test_check_changes_nothing(killed):
@@ -231,6 +265,42 @@ def test_pending_versions_are_committed_as_their_writer_s(killed):
     assert "caiafs fsck" in message
 
 
+def show_another_version(caia: Mount) -> None:
+    sql(
+        caia,
+        "UPDATE inode SET content=NULL, size=-1, oid=(SELECT oid FROM inode WHERE name=CAST('inline' AS BLOB))"
+        " WHERE name=CAST('small' AS BLOB)",
+    )
+
+
+def hide_a_document(caia: Mount) -> None:
+    sql(
+        caia,
+        "DELETE FROM dentry WHERE name=CAST('small' AS BLOB)",
+        "DELETE FROM inode WHERE name=CAST('small' AS BLOB)",
+    )
+
+
+def misspell_a_name(caia: Mount) -> None:
+    sql(
+        caia,
+        "UPDATE dentry SET name=CAST('smell' AS BLOB) WHERE name=CAST('small' AS BLOB)",
+        "UPDATE inode SET name=CAST('smell' AS BLOB) WHERE name=CAST('small' AS BLOB)",
+    )
+
+
+@pytest.mark.parametrize("harm", [show_another_version, hide_a_document, misspell_a_name])
+def test_state_that_shows_something_else_than_git_has_is_found(unmounted: Mount, harm):
+    hashes = digests(unmounted.clone(unmounted.base / "clone"))
+    harm(unmounted)
+    assert set(fsck(unmounted.repo).errors()) == {"database"}
+
+    repaired(unmounted)
+
+    unmounted.start()
+    assert digests(unmounted.path) == hashes
+
+
 def test_wrong_counts_are_put_right_in_place(unmounted: Mount):
     hashes = digests(unmounted.clone(unmounted.base / "clone"))
     sql(unmounted, "UPDATE inode SET nlink=7 WHERE name=CAST('small' AS BLOB)")
@@ -352,8 +422,9 @@ def test_wrong_file_in_the_disk_cache_is_taken_out(unmounted: Mount):
     assert digests(unmounted.path) == hashes
 
 
-def test_damaged_record_of_attributes_is_set_aside(unmounted: Mount):
-    for file in state(unmounted).glob("saved.db*"):
+@pytest.mark.parametrize("name", ["saved.db", "documents.db"])
+def test_damaged_record_is_set_aside(unmounted: Mount, name: str):
+    for file in state(unmounted).glob(f"{name}*"):
         file.write_bytes(b"no database" * 1000)
     assert fsck(unmounted.repo).errors() == ["record"]
 
