@@ -39,6 +39,8 @@ def run(argv: list[str], environ: Mapping[str, str]) -> int:
     error = _ask(mount, command, timeout_s=parsed.timeout + _SLACK_S)
     if error is None:
         print("every store has everything")
+        for line in read_json(mount, "health.json").get("information", []):
+            print(f"  {line}")
         return ExitCode.OK
     if error.errno not in _INCOMPLETE:
         raise ConfigError(f"sync of {mount.point}: {error.strerror}", exit_code=ExitCode.FAILURE)

@@ -72,6 +72,7 @@ class Config:
     govc_timeout_s: float = 30.0
     govc_ca_file: Path | None = None
     govc_allow_insecure_token: bool = False
+    govc_max_document: int = 1 << 40
 
     primary_backend: BackendName = BackendName.GOVC
     enable_fallback: bool = True

@@ -91,6 +91,7 @@ GOVC = (
     Setting(
         "govc_allow_insecure_token", kinds.BOOLEAN, "send the token over plain HTTP to another host"
     ),
+    Setting("govc_max_document", kinds.SIZE, "larger documents go to git only"),
 )
 
 STORES = (
@@ -123,7 +124,9 @@ COMMITS = (
     Setting("group_max_documents", kinds.POSITIVE, "most documents in one commit"),
     Setting("group_max_bytes", kinds.SIZE, "most bytes in one commit"),
     Setting("pending_max_versions", kinds.POSITIVE, "versions waiting before older ones coalesce"),
-    Setting("pending_max_per_document", kinds.POSITIVE, "the same for the versions of one document"),
+    Setting(
+        "pending_max_per_document", kinds.POSITIVE, "the same for the versions of one document"
+    ),
     Setting("pending_max_bytes", kinds.SIZE, "bytes waiting before closing a file is slowed down"),
     _duration("pending_max_age", "a change that waits for longer is named by health"),
     Setting("local_patterns", kinds.PATTERNS, "names that are never published"),

@@ -41,6 +41,7 @@ class BackendReport:
         documents: how many documents it holds as far as known.
         behind: documents that differ from our published tree.
         listing: "complete" or "partial".
+        too_large: documents above a limit that somebody set: nothing is wrong with that.
         operations: per operation name.
         last_error: the newest error's text, with its age.
     """
@@ -55,6 +56,7 @@ class BackendReport:
     behind: int = 0
     listing: str = "complete"
     refused: tuple[RefusedDocument, ...] = ()
+    too_large: tuple[RefusedDocument, ...] = ()
     operations: dict[str, OperationStatistics] = field(default_factory=dict)
     last_error: str = ""
     last_error_age_s: float | None = None

@@ -10,6 +10,8 @@ from caiafs.link.report import BackendReport, Condition, RemoteReport, StoreRepo
 from caiafs.status.report import MountReport
 from caiafs.status.stats import backend_of, remote_of
 
+_NAMED_MAX = 20
+
 
 def health(mount: MountReport, store: StoreReport | None, config: Config) -> dict[str, Any]:
     """Return the content of health.json.
@@ -22,6 +24,7 @@ def health(mount: MountReport, store: StoreReport | None, config: Config) -> dic
         "status": _status(mount, backends, reasons).value,
         "mode": store.mode if store and store.mode else _mode(config),
         "reasons": reasons,
+        "information": _information(backends),
         "backends": {name: _backend(report) for name, report in backends.items()},
         "remote": _remote(remote_of(store, config)),
         "listing": backends["govc"].listing if backends["govc"].configured else "complete",
@@ -62,6 +65,15 @@ def _reasons(
     if store is not None:
         reasons += [f"git remote: {reason}" for reason in store.remote.reasons]
     return list(dict.fromkeys(reasons))
+
+
+def _information(backends: dict[str, BackendReport]) -> list[str]:
+    """Return what is as somebody set it, and still good to know."""
+    return [
+        f"{found.path} is not in {name}: {found.reason}"
+        for name, report in backends.items()
+        for found in report.too_large[:_NAMED_MAX]
+    ]
 
 
 def _limits(mount: MountReport, config: Config) -> list[str]:

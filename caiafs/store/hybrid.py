@@ -13,6 +13,7 @@ from dataclasses import replace
 import trio
 
 from caiafs.backends.git.backend import BuiltCommit, GitBackend
+from caiafs.backends.govc.limits import OVER_LIMIT
 from caiafs.core.config import BackendName, Config
 from caiafs.core.errors import RevisionConflict, StoreError, Unreachable
 from caiafs.core.types import ChangeSet, DocPath, ObjectId
@@ -259,10 +260,12 @@ class HybridStore:
         if govc is None or self._catch_up is None:
             return BackendReport(configured=False)
         cursor = govc.cursor
-        refused = tuple(
+        not_held = tuple(
             RefusedDocument(to_text(path), found.reason)
             for path, found in sorted(cursor.refused.items() if cursor is not None else ())
         )
+        too_large = tuple(found for found in not_held if found.reason.startswith(OVER_LIMIT))
+        refused = tuple(found for found in not_held if found not in too_large)
         behind = self._catch_up.documents_left()
         reasons = list(self._govc_reasons(govc, behind))
         if refused:
@@ -279,6 +282,7 @@ class HybridStore:
             behind=behind,
             listing="complete" if capabilities.lists else "partial",
             refused=refused,
+            too_large=too_large,
             operations=govc.meter.statistics(),
             last_error=govc.meter.last_error,
             last_error_age_s=govc.meter.last_error_age_s,

@@ -6,14 +6,14 @@ spool, then in git. One trio loop; spool files are read in threads, a few MiB at
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import trio
 
 from caiafs.core.errors import Corrupt, NotFound, StateCorrupt, Unreachable
-from caiafs.core.types import ContentSource, ObjectId, blob_id
+from caiafs.core.types import ContentSource, Entry, ObjectId, blob_id
 from caiafs.state import paths
 from caiafs.state.ops import Op
 from caiafs.state.reader import StateReader, StoredContent, read_spooled
@@ -55,6 +55,7 @@ class Contents:
         self._state_dir = state_dir
         self._git = git
         self._held: dict[ObjectId, bytes] = {}
+        self._fetched: dict[ObjectId, Path] = {}
         self._rows: dict[ObjectId, int] = {}
         self._limiter = trio.CapacityLimiter(2)
         self._files = 0
@@ -64,6 +65,30 @@ class Contents:
         """Keep merged or fetched contents until `release`."""
         self._held.update(contents)
 
+    async def fetch(
+        self, oid: ObjectId, write: Callable[[BinaryIO], Awaitable[Entry | None]]
+    ) -> Entry | None:
+        """Have a large content written to a file and hold it like `hold`; None where `write` gives none.
+
+        Memory is what `write` takes. The file becomes the disk cache's, so that a reader in the mount has it at once.
+        """
+        target = paths.cached_blob(self._state_dir, oid)
+        await trio.to_thread.run_sync(_make_directory, target.parent)
+        self._files += 1
+        partial = target.with_name(f"{oid}.{os.getpid()}-{self._files}{PARTIAL}")
+        try:
+            with partial.open("xb") as file:
+                entry = await write(file)
+            if entry is None or entry.oid != oid:
+                return None
+            await trio.to_thread.run_sync(partial.rename, target)
+        except OSError as exc:
+            raise Unreachable(f"a document cannot be kept here: {exc.strerror}") from exc
+        finally:
+            partial.unlink(missing_ok=True)  # a local name
+        self._fetched[oid] = target
+        return entry
+
     def expect(self, ops: Iterable[Op]) -> None:
         """Note where the contents of a group are; finding each by its id would scan the op log."""
         self._rows = {op.oid: op.content_id for op in ops if op.oid and op.content_id is not None}
@@ -71,6 +96,7 @@ class Contents:
     def release(self) -> None:
         """Forget what was held or expected: git has it."""
         self._held.clear()
+        self._fetched.clear()
         self._rows.clear()
 
     async def read(self, oid: ObjectId) -> bytes:
@@ -84,21 +110,22 @@ class Contents:
         held = self._held.get(oid)
         if held is not None:
             return held
+        if oid in self._fetched:
+            return await self.read_range(oid, 0, await self.size(oid))
         stored = self._stored(oid)
         if stored is None:
             return await self._git.read(oid)
-        if stored.data is not None:
-            if blob_id(stored.data) != oid:
-                return await self._read_elsewhere(oid)
-            return stored.data
+        content = stored.data
+        if content is None:
+            content = await self._read_whole(stored)
+        return content if blob_id(content) == oid else await self._read_elsewhere(oid)
+
+    async def _read_whole(self, stored: StoredContent) -> bytes:
         pieces = []
         for start in range(0, stored.size_bytes, _PIECE_BYTES):
             stop = min(start + _PIECE_BYTES, stored.size_bytes)
             pieces.append(await self._read_spool(stored, start, stop))
-        content = b"".join(pieces)
-        if blob_id(content) != oid:
-            return await self._read_elsewhere(oid)
-        return content
+        return b"".join(pieces)
 
     async def _read_elsewhere(self, oid: ObjectId) -> bytes:
         """Return a content that the state directory has other bytes of, if git has it too."""
@@ -123,6 +150,9 @@ class Contents:
         held = self._held.get(oid)
         if held is not None:
             return held[start:stop]
+        if oid in self._fetched:
+            file = self._fetched[oid]
+            return await trio.to_thread.run_sync(_read_file, file, range(start, stop))
         stored = self._stored(oid)
         if stored is None:
             return await self._git.read_range(oid, start, stop)
@@ -136,13 +166,15 @@ class Contents:
         held = self._held.get(oid)
         if held is not None:
             return len(held)
+        if oid in self._fetched:
+            return self._fetched[oid].stat().st_size
         stored = self._stored(oid)
         return stored.size_bytes if stored is not None else await self._git.size(oid)
 
     def read_small(self, oid: ObjectId) -> bytes | None:
         """Return a content for a merge, in place; None where it is too large for one, or gone."""
         held = self._held.get(oid)
-        if held is not None:
+        if held is not None or oid in self._fetched:
             return held
         try:
             stored = self._stored(oid)
@@ -231,6 +263,17 @@ def _read_span(stored: StoredContent, base: Path | None, span: range) -> bytes:
         for fd in (spool_fd, base_fd):
             if fd >= 0:
                 os.close(fd)
+
+
+def _read_file(file: Path, span: range) -> bytes:
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as exc:  # trimmed meanwhile
+        raise Unreachable(f"{file.name} left the disk cache") from exc
+    try:
+        return os.pread(fd, len(span), span.start)
+    finally:
+        os.close(fd)
 
 
 def _has_size(file: Path, size: int) -> bool:

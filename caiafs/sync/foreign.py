@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from caiafs.backends.base import Revision
 from caiafs.backends.git.backend import GitBackend
+from caiafs.backends.git.writer import STREAM_ABOVE_BYTES
 from caiafs.core.errors import Absent, Corrupt
 from caiafs.core.types import (
     Change,
@@ -241,15 +242,23 @@ class ForeignCommits:
             if (after is not None and not after.oid) or (before and before.same_content(after)):
                 continue
             if after is not None and not reader.exists(after.oid):
-                after = await self._fetch(path)
+                after = await self._fetch(path, after)
                 if after is None:
                     continue
             found.append(Change(path, before, after))
         return found
 
-    async def _fetch(self, path: DocPath) -> Entry | None:
+    async def _fetch(self, path: DocPath, told: Entry) -> Entry | None:
         """Read a document's content and hold it; None where that makes no sense."""
         try:
+            if told.size_bytes > STREAM_ABOVE_BYTES:
+                return await self._govc.call(
+                    "read",
+                    lambda: self._contents.fetch(
+                        told.oid, lambda file: self._govc.backend.read_to(path, file)
+                    ),
+                    timeout_s=self._govc.deadline_s(1, told.size_bytes),
+                )
             document = await self._govc.call(
                 "read",
                 lambda: self._govc.backend.read(path),

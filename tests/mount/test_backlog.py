@@ -33,6 +33,7 @@ def create(caia: Mount, directory: str, count: int) -> float:
     return count / (time.perf_counter() - began)
 
 
+@pytest.mark.timeout(900)
 def test_changes_that_wait_neither_slow_the_mount_nor_fill_memory(mount_caia: MountFactory):
     options = ("commit=interval", "commit_interval=1h")
     caia = mount_caia(options=options)

@@ -95,11 +95,16 @@ class GovcBackend(Backend):
 
     def _use(self, client: GovcClient, dialect: Dialect) -> None:
         reader = Reader(client, dialect)
+        largest = self._settings.max_document_bytes
         if isinstance(dialect, StagedDialect):
-            self._writer = StagedWriter(client, dialect, reader, self._source)
+            self._writer = StagedWriter(
+                client, dialect, reader, self._source, document_bytes=largest
+            )
         else:
             assert isinstance(dialect, Contract)
-            self._writer = WholeWriter(client, dialect, reader, self._source)
+            self._writer = WholeWriter(
+                client, dialect, reader, self._source, document_bytes=largest
+            )
         self._reader = reader
         self._look_back = True
 

@@ -30,6 +30,7 @@ class GovcSettings:
         operation_timeout_s: longest wait for an ordinary request.
         ca_file: PEM file with the authorities to trust instead of the usual ones.
         allow_insecure_token: send the token over plain HTTP to another host.
+        max_document_bytes: a larger document is refused before anything of it is sent.
     """
 
     url: str
@@ -39,6 +40,7 @@ class GovcSettings:
     operation_timeout_s: float = 5.0
     ca_file: Path | None = None
     allow_insecure_token: bool = False
+    max_document_bytes: int = 1 << 62
 
     @classmethod
     def from_config(cls, config: Config) -> "GovcSettings":
@@ -51,6 +53,7 @@ class GovcSettings:
             operation_timeout_s=config.operation_timeout_s,
             ca_file=config.govc_ca_file,
             allow_insecure_token=config.govc_allow_insecure_token,
+            max_document_bytes=config.govc_max_document,
         )
 
 

@@ -42,13 +42,19 @@ class StagedWriter:
     """Commits change sets to one repository."""
 
     def __init__(
-        self, client: GovcClient, dialect: StagedDialect, reader: Reader, source: ContentSource
+        self,
+        client: GovcClient,
+        dialect: StagedDialect,
+        reader: Reader,
+        source: ContentSource,
+        *,
+        document_bytes: int,
     ) -> None:
         self._client = client
         self._dialect = dialect
         self._reader = reader
         self._source = source
-        self._limits = Limits(dialect.capabilities.max_content_bytes or 1 << 30)
+        self._limits = Limits(dialect.capabilities.max_content_bytes or 1 << 30, document_bytes)
         self._sweeper = Sweeper(reader, source, self._limits)
         # Contents that this commit sends in parts.
         self._in_parts: dict[DocPath, codec.Header] = {}
@@ -200,6 +206,7 @@ class StagedWriter:
             await self._must_add(name, codec.encode_header(header), path)
             return
         size = entry.size_bytes if entry.size_bytes >= 0 else await self._source.size(entry.oid)
+        self._limits.check(path, size)
         if size <= self._limits.request_bytes:
             content = await self._source.read(entry.oid)
             if await self._add(name, codec.encode_content(entry.mode, content, path=told), path):

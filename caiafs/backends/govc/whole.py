@@ -68,13 +68,19 @@ class WholeWriter:
     """Commits change sets to one repository."""
 
     def __init__(
-        self, client: GovcClient, dialect: Contract, reader: Reader, source: ContentSource
+        self,
+        client: GovcClient,
+        dialect: Contract,
+        reader: Reader,
+        source: ContentSource,
+        *,
+        document_bytes: int,
     ) -> None:
         self._client = client
         self._dialect = dialect
         self._reader = reader
         self._source = source
-        self._limits = Limits(dialect.capabilities.max_content_bytes or 1 << 30)
+        self._limits = Limits(dialect.capabilities.max_content_bytes or 1 << 30, document_bytes)
 
         self._sweeper = Sweeper(reader, source, self._limits)
         # Contents that this commit sends in parts.
@@ -203,6 +209,7 @@ class WholeWriter:
             )
             return
         size = entry.size_bytes if entry.size_bytes >= 0 else await self._source.size(entry.oid)
+        self._limits.check(path, size)
         if size <= self._limits.request_bytes // 4:
             await sending.add(_whole(name, entry.mode, await self._source.read(entry.oid), told))
             return
