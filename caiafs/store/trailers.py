@@ -33,7 +33,7 @@ _CONFLICT = re.compile(
     r"^Caiafs-Conflict: (-|[0-9a-f]{40}) (-|[0-9a-f]{40}) ([0-9a-f]{40}) (\S+) (\S+)$",
     re.MULTILINE,
 )
-_CONFLICT_BYTES_MAX = 20_000
+_CONFLICT_BYTES_MAX = 8_000
 _MORE = re.compile(r"^Caiafs-Changes: \d+ more$", re.MULTILINE)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 

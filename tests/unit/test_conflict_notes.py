@@ -92,4 +92,4 @@ def test_trailers_are_bounded():
         for i in range(10_000)
     ]
 
-    assert 100 < len(conflict_trailers(conflicts)) < 400
+    assert 50 < len(conflict_trailers(conflicts)) < 150
