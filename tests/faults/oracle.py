@@ -141,6 +141,7 @@ class Oracle:
     async def prepare(self, operation):
         """Have there be what `operation` works on, without faults."""
         self.number += 1
+        before = self.world.last_seq
         if operation in {"delete", "rename"}:
             self.put(f"new/{self.number}-a", b"to be used %d\n" % self.number)
         if operation == "rename_directory" and not [p for p in self.files if p.startswith("tree-")]:
@@ -148,7 +149,8 @@ class Oracle:
                 self.put(f"tree-{self.number}/{name}", f"{name}\n".encode())
         if operation == "change_mode" and "edited" not in self.files:
             await self.overwrite()
-        await self.settle()
+        if self.world.last_seq != before:
+            await self.settle()
 
     async def settle(self):
         """Wait until both stores have everything."""

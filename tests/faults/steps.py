@@ -73,12 +73,12 @@ STEPS = {
 """How many requests of each kind an operation makes; of logs and reads the first few, which polls add to."""
 
 FAULTS = {
-    "late or twice": ("slow", "twice"),
-    "cut off": ("reset", "cut", "torn"),
-    "silent": ("timeout", "lost"),
+    "on the way": ("slow", "twice", "reset", "cut", "torn", "timeout", "lost"),
     "refused": ("400", "401", "403", "404", "408", "409", "413", "422", "425", "429", "done400"),
-    "broken down": ("500", "502", "503", "504", "done500", "done503"),
-    "wrong": ("garbled", "empty", "echo"),
+    "at the server": (
+        *("500", "502", "503", "504", "done500", "done503"),
+        *("garbled", "empty", "echo"),
+    ),
 }
 """The proxy's words, by what they have in common."""
 
