@@ -168,6 +168,8 @@ METRICS: tuple[Metric, ...] = (
            _one(lambda m: m.state.wal_bytes)),
     Metric("caiafs_state_spool_bytes", "gauge", "bytes", "experimental", "Large contents that wait.",
            _one(lambda m: m.state.spool_bytes)),
+    Metric("caiafs_conflicts_open", "gauge", "conflicts", "stable", "Conflicts that nobody has ended.",
+           _one(lambda m: m.conflicts)),
     Metric("caiafs_broken_requests_total", "counter", "requests", "stable", "Requests that met a bug.",
            _one(lambda m: m.kernel.broken_requests)),
     Metric("caiafs_kernel_notifies_total", "counter", "notifies", "experimental", "Sent to the kernel.",
