@@ -52,7 +52,9 @@ async def back_up(
     await _check_objects(place)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
-        await _write(place, list(refs), temporary, advance)
+        # With HEAD among them a plain `git clone` of the file checks the documents out.
+        names = [*refs, *(["HEAD"] if place.repository.refs.read("HEAD") else [])]
+        await _write(place, names, temporary, advance)
         done = await trio.to_thread.run_sync(_verify, temporary, refs, advance)
         verified = await ask_git(place.repository, "bundle", "verify", "-q", str(temporary))
         if verified.code:

@@ -390,6 +390,8 @@ def test_changed_pending_inline_content_is_found(killed):
 
     repaired(caia)
 
+    kept = [f.read_bytes() for f in (state(caia) / "damaged").glob("*.content")]
+    assert kept == [bytes(len("small -new\n"))]
     caia.start()
     hashes.pop(b"small-new")
     assert digests(caia.path) == hashes
