@@ -5,6 +5,7 @@ import functools
 import trio
 
 from caiafs.core.types import blob_id
+from caiafs.store.trailers import named_conflicts
 from caiafs.sync import assembly
 from caiafs.sync.published import Published
 from tests.support.sync_world import Server, a_sync_world
@@ -151,3 +152,27 @@ async def test_version_of_another_client_that_was_merged_is_in_the_history(tmp_p
 
         assert world.content("f") == "theirs\n2\n3\n4\nours\n"
         assert blob_id(theirs.encode()) in world.history()
+
+
+async def test_conflict_that_catching_up_found_is_named_in_govc_too(tmp_path):
+    server = Server()
+    async with a_sync_world(tmp_path, server=server) as world:
+        world.put("f", "base\n")
+        await world.stored()
+        await world.sync()
+        server.up = False
+        world.put("f", "ours\n")
+        await world.stored()
+        await server.write({b"f": b"theirs\n"})
+        server.up = True
+
+        with trio.fail_after(20):
+            while len(server.tree) < 2:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+
+        texts = [revision.message for revision, _, _ in server.store.commits]
+        found = [conflict for text in texts for conflict in named_conflicts(text)]
+        assert [(c.path, c.kept, c.beside) for c in found] == [
+            (b"f", blob_id(b"ours\n"), blob_id(b"theirs\n"))
+        ]
+        assert found[0].base == blob_id(b"base\n")
