@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.govc_server import find_server
 from tests.support.mount import PROJECT, clean_environment
 from tests.support.requirements import require_tool
 
@@ -26,12 +27,13 @@ SEED = "20251122"
 def chaos(tmp_path: Path, kind: str, *options: str) -> dict[str, Any]:
     """Run scripts/chaos and return its figures; fail with all it said where something was lost."""
     figures = tmp_path / "figures.json"
+    environment = {"GOVC_SERVER_BIN": find_server()}
     paths = (str(PROJECT / "scripts" / "lib"), str(PROJECT))
     command = [sys.executable, "-m", "chaos", kind, *options, "--seed", SEED]
     done = subprocess.run(
         [*command, "--base", str(tmp_path), "--json", str(figures)],
         cwd=PROJECT,
-        env=clean_environment() | {"PYTHONPATH": os.pathsep.join(paths)},
+        env=clean_environment(environment) | {"PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
         check=False,
