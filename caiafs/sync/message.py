@@ -181,11 +181,10 @@ def _subject(renamed: Sequence[_Renamed], rest: Sequence[Change], directories: D
         return _renamed_subject(renamed)
     if not renamed and len(rest) == 1:
         return _sentence(rest[0], _SUBJECT_MAX)
-    if not renamed:
-        named = _naming_each(rest) or _whole_directory(rest, directories)
-        if named:
-            return named
-    return _counting(renamed, rest)
+    named = _naming_each(renamed, rest)
+    if not named and not renamed:
+        named = _whole_directory(rest, directories)
+    return named or _counting(renamed, rest)
 
 
 def _sentence(change: Change, limit: int) -> str:
@@ -195,15 +194,16 @@ def _sentence(change: Change, limit: int) -> str:
     return f"{verb} {shown(change.path, room)}{ending}"
 
 
-def _naming_each(changes: Sequence[Change]) -> str:
+def _naming_each(renamed: Sequence[_Renamed], changes: Sequence[Change]) -> str:
     """Return a subject that names two or three documents, "" where they do not fit."""
-    if len(changes) > _NAMED_MAX:
+    if len(renamed) + len(changes) > _NAMED_MAX:
         return ""
-    if len({(_verb(change), _ending(change)) for change in changes}) == 1:
+    if not renamed and len({(_verb(change), _ending(change)) for change in changes}) == 1:
         names = [shown(change.path, _SUBJECT_MAX) for change in changes]
         text = f"{_verb(changes[0])} {_enumerated(names)}{_ending(changes[0])}"
     else:
-        sentences = [_sentence(change, 2 * _SUBJECT_MAX) for change in changes]
+        sentences = [_rename(pair.old, pair.new) for pair in renamed]
+        sentences += [_sentence(change, 2 * _SUBJECT_MAX) for change in changes]
         text = _enumerated([sentences[0], *(s[0].lower() + s[1:] for s in sentences[1:])])
     return text if width(text) <= _SUBJECT_MAX else ""
 
@@ -218,8 +218,6 @@ def _whole_directory(changes: Sequence[Change], directories: Directories) -> str
     directory = _common_directory([change.path for change in changes])
     if not directory or stays(directory):
         return ""
-    while (above := split_path(directory)[0]) and not stays(above):
-        directory = above
     counted = f" ({len(changes)} files)"
     return f"{verb} {shown(directory, _SUBJECT_MAX - len(verb) - len(counted) - 1)}{counted}"
 
@@ -281,7 +279,8 @@ def _counting(renamed: Sequence[_Renamed], rest: Sequence[Change]) -> str:
     order = ("add", "rename", "update", "remove")
     counts = [f"{verb} {kinds[verb]}" for verb in order if kinds[verb]]
     text = _enumerated(counts)
-    return _into(f"{text[0].upper()}{text[1:]} files", _common_directory(paths), " in ")
+    noun = "file" if counts[-1].endswith(" 1") else "files"
+    return _into(f"{text[0].upper()}{text[1:]} {noun}", _common_directory(paths), " in ")
 
 
 def _enumerated(items: Sequence[str]) -> str:

@@ -74,9 +74,7 @@ class Notes:
         self._journal.run_sql("DELETE FROM note WHERE ino=? AND kind=?", inode.ino, kind)
 
     def give(self, inode: Inode, seq: int) -> None:
-        """Let op `seq`, just logged, have the inode's notes."""
-        if not inode.flags & NOTED:
-            return
+        """Let op `seq`, just logged, have the notes of an inode that is NOTED."""
         sql = "UPDATE OR REPLACE note SET seq=? WHERE ino=? AND seq=0"
         self._journal.run_sql(sql, seq, inode.ino)
         inode.flags &= ~NOTED

@@ -19,7 +19,7 @@ from caiafs.state.ops import NewOp, OpKind
 from caiafs.vfs.body import SpoolBody
 from caiafs.vfs.caller import Caller, this_process
 from caiafs.vfs.contents import Contents
-from caiafs.vfs.inode import LOCAL, UNLOGGED, Inode
+from caiafs.vfs.inode import LOCAL, NOTED, UNLOGGED, Inode
 from caiafs.vfs.local_names import LocalNames
 from caiafs.vfs.notes import Notes
 from caiafs.vfs.table import InodeTable
@@ -163,7 +163,8 @@ class Publication:
                 aside=aside,
             )
         )
-        self._notes.give(inode, seq)
+        if inode.flags & NOTED:  # of few: each op comes past here
+            self._notes.give(inode, seq)
 
     def mode_changed(self, inode: Inode, old_mode: int) -> None:
         """Log a change of what git holds of a mode: the executable bit."""

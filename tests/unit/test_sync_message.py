@@ -76,11 +76,17 @@ def test_mixed_changes_are_counted_kind_by_kind():
     changes = [change(f"d/a{n}", None, str(n)) for n in range(3)]
     changes += [change("d/b", "1", "2"), change("d/c/e", "1", "3"), change("d/gone", "9", None)]
 
-    assert subject(*changes) == "Add 3, update 2 and remove 1 files in d"
+    assert subject(*changes) == "Add 3, update 2 and remove 1 file in d"
 
 
 def test_two_changes_of_different_kinds_are_both_told():
     assert subject(change("a", None, "2"), change("b", "1", "3")) == "Add a and update b"
+
+
+def test_rename_beside_another_change_is_told_with_it():
+    made = (change("a", "1", None), change("b", None, "1"), change("c", None, "2"))
+
+    assert subject(*made) == "Rename a to b and add c"
 
 
 def test_rename_in_a_directory_names_the_directory_once():
@@ -111,7 +117,7 @@ def test_directory_that_came_or_went_as_a_whole_is_named():
     added = [change(f"lib/pdf/{n}", None, str(n)) for n in range(12)]
     removed = [change(f"lib/pdf/{n}", str(n), None) for n in range(12)]
 
-    assert describe(added, Tree())[0] == "Add lib (12 files)"
+    assert describe(added, Tree())[0] == "Add lib/pdf (12 files)"
     assert describe(added, Tree(had=[b"lib"]))[0] == "Add lib/pdf (12 files)"
     assert describe(added, Tree(had=[b"lib", b"lib/pdf"]))[0] == "Add 12 files in lib/pdf"
     assert describe(removed, Tree(has=[b"lib"]))[0] == "Remove lib/pdf (12 files)"
