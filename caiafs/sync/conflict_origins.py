@@ -19,7 +19,7 @@ from caiafs.link.messages import Origin, Version, to_text
 from caiafs.store.trailers import NamedConflict, named_conflicts
 from caiafs.sync.published import Published
 
-_COMMITS_MAX = 200_000
+_COMMITS_MAX = 50_000
 _CLOCK_SLACK_NS = 7 * 86_400 * 1_000_000_000
 _LOOKS_MAX = 20_000
 COPIES_MAX = 10_000
