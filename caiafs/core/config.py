@@ -93,6 +93,7 @@ class Config:
     commit_max_age_s: float = 30.0
     commit_interval_s: float = 60.0
     transaction_max_age_s: float = 600.0
+    author_domain: str = ""
     group_max_documents: int = 5000
     group_max_bytes: int = 64 * MIB
     pending_max_versions: int = 100_000

@@ -131,6 +131,16 @@ def _repository_name(text: str) -> str:
     return text
 
 
+def _domain(text: str) -> str:
+    labels = text.split(".") if text else []
+    if len(text) > 253 or not text.isascii():
+        raise ValueError(text)
+    for label in labels:
+        if not label or not all(char.isalnum() or char == "-" for char in label):
+            raise ValueError(text)
+    return text
+
+
 def _branch(text: str) -> str:
     name = text.removeprefix("refs/heads/")
     bad = set(' ~^:?*[\\\x7f"') | {chr(i) for i in range(32)}
@@ -184,6 +194,7 @@ REPOSITORY_NAME = Kind(
     _repository_name,
     metavar="NAME",
 )
+DOMAIN = Kind("a domain such as example.org", _domain, metavar="DOMAIN")
 BRANCH = Kind("a git branch name", _branch, metavar="BRANCH")
 PATTERNS = Kind("patterns in gitignore syntax with : between them", _patterns, ":".join, "PATTERNS")
 LOG_LEVEL = Kind("DEBUG, INFO, WARNING or ERROR", _log_level, metavar="LEVEL")

@@ -121,6 +121,7 @@ COMMITS = (
     _duration("commit_max_age", "a document that stays open is published after"),
     _duration("commit_interval", "with commit=interval: time between two commits"),
     _duration("transaction_max_age", "a transaction that nobody commits is ended after"),
+    Setting("author_domain", kinds.DOMAIN, "domain of authors' e-mail addresses"),
     Setting("group_max_documents", kinds.POSITIVE, "most documents in one commit"),
     Setting("group_max_bytes", kinds.SIZE, "most bytes in one commit"),
     Setting("pending_max_versions", kinds.POSITIVE, "versions waiting before older ones coalesce"),

@@ -161,8 +161,8 @@ def _build(
     pushes.learn = document_history.learn
     if govc is not None:
         govc.told_of = documents.told
-    reader = git.repository.reader
-    composer = Composer(start.writer_id, Identities(), reader, documents, document_history)
+    reader, writers = git.repository.reader, Identities(domain=config.author_domain)
+    composer = Composer(start.writer_id, writers, reader, documents, document_history)
     publisher_parts = _build_publisher_parts(channel, state, core, stores, follower, composer)
     return Parts(
         git.repository,

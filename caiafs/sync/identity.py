@@ -18,10 +18,12 @@ _NOT_IN_ADDRESS = re.compile(r"[^A-Za-z0-9._+-]")
 class Identities:
     """Names and addresses of users of this host."""
 
-    def __init__(self, host: str | None = None) -> None:
+    def __init__(self, host: str | None = None, *, domain: str = "") -> None:
+        """Name this host `host`, and what follows the @ in addresses `domain`, else that host."""
         self.host = (
             _NOT_IN_ADDRESS.sub("-", host or socket.gethostname()).strip(".-") or "localhost"
         )
+        self._domain = domain or self.host
         self._known: dict[int, tuple[str, str, str]] = {}
 
     def login(self, uid: int) -> str:
@@ -43,8 +45,8 @@ class Identities:
         try:
             user = pwd.getpwuid(uid)
         except KeyError:
-            return str(uid), f"user {uid}", f"{uid}@{self.host}"
+            return str(uid), f"user {uid}", f"{uid}@{self._domain}"
         gecos = user.pw_gecos.split(",")[0].replace("&", user.pw_name.capitalize())
         full_name = _NOT_IN_NAME.sub("", gecos).strip()
         login = _NOT_IN_ADDRESS.sub("-", user.pw_name)
-        return user.pw_name, full_name or user.pw_name, f"{login}@{self.host}"
+        return user.pw_name, full_name or user.pw_name, f"{login}@{self._domain}"

@@ -1,5 +1,7 @@
 """Commit messages as a person would write them, and trailers that survive the way there and back."""
 
+import os
+import pwd
 import re
 
 import pytest
@@ -18,6 +20,7 @@ from caiafs.store.trailers import (
     with_operation,
     writer_of,
 )
+from caiafs.sync.identity import Identities
 from caiafs.sync.message import Provenance, compose, describe
 from caiafs.sync.words import Remark, Said, width
 
@@ -320,3 +323,16 @@ def test_operation_joins_trailers_that_are_there():
 
 def test_operation_of_a_bare_subject_is_a_paragraph_of_its_own():
     assert with_operation("Key: value", "a-1-2") == "Key: value\n\nCaiafs-Operation: a-1-2\n"
+
+
+def test_author_is_the_user_with_the_domain_that_is_set():
+    user = pwd.getpwuid(os.getuid())
+
+    here = Identities("desk.example.org").signature(os.getuid(), 1_700_000_000_000_000_000)
+    there = Identities("desk", domain="example.org").signature(os.getuid(), 0)
+    nobody = Identities("desk", domain="example.org").signature(2**31 - 7, 0)
+
+    assert here.email == f"{user.pw_name}@desk.example.org"
+    assert there.email == f"{user.pw_name}@example.org"
+    assert there.name
+    assert (nobody.name, nobody.email) == ("user 2147483641", "2147483641@example.org")
