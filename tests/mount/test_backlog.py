@@ -73,56 +73,6 @@ def _mib(pair: tuple[int, int]) -> str:
     return f"{pair[0] / MIB:.0f} and {pair[1] / MIB:.0f}"
 
 
-def test_very_many_versions_of_one_document_coalesce_and_the_last_one_wins(
-    mount_caia: MountFactory,
-):
-    caia = mount_caia(
-        options=["commit=interval", "commit_interval=1h", "pending_max_per_document=20"]
-    )
-    begin_interval(caia)
-    for number in range(200):
-        (caia / "busy").write_text(f"version {number}\n")
-    for number in range(3):
-        (caia / "calm").write_text(f"version {number}\n")
-
-    caia.sync()
-
-    assert caia.git("cat-file", "blob", "HEAD:busy") == "version 199\n"
-    assert len(caia.commits()) < 10
-    history = caia.git("log", "--format=%H", "--", "calm").split()
-    texts = [caia.git("cat-file", "blob", f"{commit}:calm") for commit in reversed(history)]
-    assert texts == [f"version {number}\n" for number in range(3)]
-    assert caia.git("ls-tree", "--name-only", "HEAD").split() == ["begun", "busy", "calm"]
-    caia.wait_health("ok")
-
-
-def test_closing_takes_longer_where_too_many_bytes_wait_and_health_says_so(
-    mount_caia: MountFactory,
-):
-    caia = mount_caia(options=["commit=interval", "commit_interval=1h", "pending_max_bytes=1MiB"])
-    begin_interval(caia)
-    (caia / "first").write_bytes(os.urandom(3 << 20))
-    began = time.perf_counter()
-    (caia / "second").write_text("text")
-    took_s = time.perf_counter() - began
-    began = time.perf_counter()
-    assert (caia / "second").read_text() == "text"
-    os.listdir(caia.path)
-    looked_s = time.perf_counter() - began
-
-    health = caia.health()
-
-    assert 0.9 < took_s < 10
-    assert looked_s < took_s / 3
-    assert any(
-        "closing a written file takes 1.0 s longer" in reason for reason in health["reasons"]
-    )
-    assert health["pending_bytes"] > 3 << 20
-    caia.sync()
-    caia.wait_health("ok")
-    assert caia.stats()["state"]["delay_s"] == 0
-
-
 def test_health_names_a_change_that_waits_for_too_long(mount_caia: MountFactory):
     caia = mount_caia(options=["commit=interval", "commit_interval=1h", "pending_max_age=100ms"])
     begin_interval(caia)

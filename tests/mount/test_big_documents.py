@@ -2,16 +2,14 @@
 
 import hashlib
 import os
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from caiafs.cli.exits import ExitCode
 from tests.conftest import MountFactory, govc_environment
 from tests.support.govc_server import GovcServer
-from tests.support.mount import Mount, rss_bytes, run_caiafs
+from tests.support.mount import Mount, rss_bytes
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
@@ -108,40 +106,3 @@ def test_large_push_is_seen_and_read_in_bounded_memory(caia: Mount, tmp_path: Pa
     watch.look()
 
     assert watch.memory < MEMORY_MAX
-
-
-def test_document_above_the_limit_of_govc_is_in_git_only_until_the_limit_changes(
-    mount_caia: MountFactory, govc: GovcServer
-):
-    options = ["govc_max_document=1MiB"]
-    caia = mount_caia(env=govc_environment(govc), options=options)
-    caia.expect_log("govc will not hold")
-    caia.wait_health("ok")
-    content = os.urandom(2 * MIB)
-    (caia / "large").write_bytes(content)
-    (caia / "small").write_text("text")
-
-    done = run_caiafs("sync", caia.path, "--timeout", "30s")
-
-    assert done.returncode == ExitCode.OK, done
-    assert "large is not in govc: larger than govc_max_document" in done.stdout
-    health = caia.wait_health("ok")
-    assert health["information"] == [
-        f"large is not in govc: larger than govc_max_document ({2 * MIB} bytes)"
-    ]
-    blob = subprocess.run(
-        ["git", "cat-file", "blob", "HEAD:large"], cwd=caia.repo, capture_output=True, check=True
-    )
-    assert blob.stdout == content
-
-    caia.unmount()
-    caia.options = ("govc_max_document=4MiB",)
-    caia.start()
-    wait_until(
-        lambda: (
-            caia.health()["backends"]["govc"]["condition"] == "ok"
-            and caia.health()["information"] == []
-        ),
-        "govc has it, too",
-    )
-    caia.sync()

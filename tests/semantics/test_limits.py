@@ -6,14 +6,19 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import MountFactory
+from caiafs.cli.exits import ExitCode
+from tests.conftest import MountFactory, govc_environment
+from tests.mount.test_backlog import begin_interval
 from tests.mount.test_replaced_repository import put_in_place
-from tests.support.mount import Mount
+from tests.support.govc_server import GovcServer
+from tests.support.mount import Mount, run_caiafs
 from tests.support.promises import promise
 from tests.support.small_disk import a_small_disk, fill
 from tests.support.waiting import wait_until
@@ -191,3 +196,105 @@ def test_older_repository_is_shown_as_it_is_and_gets_what_waits(caia: Mount, tmp
         "the mount shows what the branch has",
     )
     assert caia.git("ls-tree", "--name-only", "HEAD").split() == ["doc", "waits"]
+
+
+@promise(
+    "L4",
+    "Where more waits for a store than pending_max_bytes, or the disk of the state directory is nearly full, close(2) of a file"
+    " that was written takes up to a second longer, and health says so; looking up, listing and reading are never held up.",
+)
+def test_closing_takes_longer_where_too_many_bytes_wait_and_health_says_so(
+    mount_caia: MountFactory,
+):
+    caia = mount_caia(options=["commit=interval", "commit_interval=1h", "pending_max_bytes=1MiB"])
+    begin_interval(caia)
+    (caia / "first").write_bytes(os.urandom(3 << 20))
+    began = time.perf_counter()
+    (caia / "second").write_text("text")
+    took_s = time.perf_counter() - began
+    began = time.perf_counter()
+    assert (caia / "second").read_text() == "text"
+    os.listdir(caia.path)
+    looked_s = time.perf_counter() - began
+
+    health = caia.health()
+
+    assert 0.9 < took_s < 10
+    assert looked_s < took_s / 3
+    assert any(
+        "closing a written file takes 1.0 s longer" in reason for reason in health["reasons"]
+    )
+    assert health["pending_bytes"] > 3 << 20
+    caia.sync()
+    caia.wait_health("ok")
+    assert caia.stats()["state"]["delay_s"] == 0
+
+
+@promise(
+    "L5",
+    "Of a document of which more versions wait than pending_max_per_document, several go into one commit, the last of which"
+    " stays; of all others every version is a commit still.",
+)
+def test_very_many_versions_of_one_document_coalesce_and_the_last_one_wins(
+    mount_caia: MountFactory,
+):
+    caia = mount_caia(
+        options=["commit=interval", "commit_interval=1h", "pending_max_per_document=20"]
+    )
+    begin_interval(caia)
+    for number in range(200):
+        (caia / "busy").write_text(f"version {number}\n")
+    for number in range(3):
+        (caia / "calm").write_text(f"version {number}\n")
+
+    caia.sync()
+
+    assert caia.git("cat-file", "blob", "HEAD:busy") == "version 199\n"
+    assert len(caia.commits()) < 10
+    history = caia.git("log", "--format=%H", "--", "calm").split()
+    texts = [caia.git("cat-file", "blob", f"{commit}:calm") for commit in reversed(history)]
+    assert texts == [f"version {number}\n" for number in range(3)]
+    assert caia.git("ls-tree", "--name-only", "HEAD").split() == ["begun", "busy", "calm"]
+    caia.wait_health("ok")
+
+
+@promise(
+    "L6",
+    "A document that is larger than govc_max_document is in git only, which health and caiafs sync name as information; with a"
+    " higher limit govc gets it at the next mount.",
+)
+def test_document_above_the_limit_of_govc_is_in_git_only_until_the_limit_changes(
+    mount_caia: MountFactory, govc: GovcServer
+):
+    options = ["govc_max_document=1MiB"]
+    caia = mount_caia(env=govc_environment(govc), options=options)
+    caia.expect_log("govc will not hold")
+    caia.wait_health("ok")
+    content = os.urandom(2 << 20)
+    (caia / "large").write_bytes(content)
+    (caia / "small").write_text("text")
+
+    done = run_caiafs("sync", caia.path, "--timeout", "30s")
+
+    assert done.returncode == ExitCode.OK, done
+    assert "large is not in govc: larger than govc_max_document" in done.stdout
+    health = caia.wait_health("ok")
+    assert health["information"] == [
+        f"large is not in govc: larger than govc_max_document ({(2 << 20)} bytes)"
+    ]
+    blob = subprocess.run(
+        ["git", "cat-file", "blob", "HEAD:large"], cwd=caia.repo, capture_output=True, check=True
+    )
+    assert blob.stdout == content
+
+    caia.unmount()
+    caia.options = ("govc_max_document=4MiB",)
+    caia.start()
+    wait_until(
+        lambda: (
+            caia.health()["backends"]["govc"]["condition"] == "ok"
+            and caia.health()["information"] == []
+        ),
+        "govc has it, too",
+    )
+    caia.sync()
