@@ -14,11 +14,12 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from caiafs.cache.memory import BlobCache
-from caiafs.core.errors import NotFound
+from caiafs.core.errors import NotFound, StateCorrupt
 from caiafs.core.types import DocPath, InodeNo, ObjectId, blob_id, display
-from caiafs.state import damaged, paths
+from caiafs.state import damaged
 from caiafs.state.damaged import DamagedVersion, Remains
 from caiafs.state.extents import Extents
+from caiafs.state.guard import spool_file
 from caiafs.state.journal import Journal, raw_id
 from caiafs.state.ops import OpKind
 from caiafs.vfs.body import SmallBody
@@ -246,7 +247,10 @@ class Damage:
             return size, Remains(data)
         sql = "SELECT 1 FROM content WHERE spool=? AND id<>?"
         is_shared = bool(self._journal.db.rows(sql, spool, row))
-        file = paths.spool(self._state_dir) / spool
+        try:
+            file = spool_file(self._state_dir, spool)
+        except StateCorrupt:  # it names a file elsewhere, which is not ours to move
+            return size, Remains()
         return size, Remains(None, file, Extents.from_bytes(packed), is_shared)
 
     # --- the log and the inodes
