@@ -102,14 +102,15 @@ class Spool:
         file = paths.cached_blob(self._state_dir, oid)
         try:
             file.parent.mkdir(mode=0o700, exist_ok=True)
-            (self._directory / name).rename(file)
-        except OSError:
+            spool_file(self._state_dir, name).rename(file)
+        except (OSError, StateCorrupt):
             self.remove(name)
 
     def remove(self, name: str) -> None:
         """Remove a spool file that no content row names any more."""
-        with contextlib.suppress(OSError):
-            (self._directory / name).unlink()
+        # A name that is none of ours may be anybody's file.
+        with contextlib.suppress(OSError, StateCorrupt):
+            spool_file(self._state_dir, name).unlink()
 
     def names(self) -> set[str]:
         """Return the names of all spool files."""
