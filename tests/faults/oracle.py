@@ -231,6 +231,7 @@ async def an_oracle(tmp_path, server, **more):
             "govc_url": proxy.url,
             "govc_repo_name": REPO,
             "operation_timeout_s": 0.5,
+            "govc_timeout_s": 1.0,
             "retry_max": 2,
             "retry_backoff_s": 0.02,
             "breaker_failures": 3,
