@@ -4,6 +4,7 @@ import functools
 import tempfile
 from pathlib import Path
 
+import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,12 +48,14 @@ async def converge(plan, number):
 few = functools.partial(model, examples=max(EXAMPLES // 2, 1))
 
 
+@pytest.mark.timeout(600)
 @few
 @given(turns(2))
 async def test_two_mounts_on_one_git_remote_converge(plan):
     await converge(plan, 2)
 
 
+@pytest.mark.timeout(600)
 @few
 @given(turns(3))
 async def test_three_mounts_on_one_git_remote_converge(plan):

@@ -5,6 +5,7 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,6 +90,7 @@ async def live(world, hand, host, waiting, steps_left):
         await world.live_through(act)
 
 
+@pytest.mark.timeout(600)
 @functools.partial(model, examples=EXAMPLES)
 @given(work, deaths)
 async def test_deaths_at_any_step_with_a_git_remote(plan, dying):
