@@ -1,5 +1,7 @@
 """Publishing to git alone, through the real store process."""
 
+from contextlib import closing
+
 import trio
 
 from caiafs.core.types import EMPTY_TREE, GitMode
@@ -259,3 +261,20 @@ async def test_large_blob_is_loaded_into_the_cache(tmp_path):
         assert (done.error, done.size_bytes) == ("", len(content))
         assert await trio.Path(paths.cached_blob(world.state_dir, oid)).read_text() == content
         assert len(list(paths.cached_blob(world.state_dir, oid).parent.iterdir())) == 1
+
+
+async def test_damaged_record_of_ids_keeps_no_save_waiting(tmp_path):
+    async with a_world(tmp_path) as world:
+        world.put("a", "1")
+        assert await world.stored() == ""
+    for file in world.state_dir.glob("documents.db*"):
+        file.write_bytes(b"damaged" * 1000)
+
+    with closing(World(tmp_path)) as again:
+        async with again.running():
+            again.shown = again.tree()
+            again.move("a", "b")
+
+            assert await again.stored() == ""
+            assert again.subjects()[-1] == "Rename a to b"
+            assert "Caiafs-Document: " in again.messages()[0]
