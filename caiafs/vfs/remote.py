@@ -90,6 +90,7 @@ class Remote:
         """Changes below a document that waits for its writers to become a directory."""
         self._released = trio.Event()
         self._last_seq: int | None = None
+        self._later_paths: set[bytes] | None = None
         self.applied = 0
 
     async def apply(
@@ -107,6 +108,7 @@ class Remote:
         Without `trees` (they come with a commit's last message only) directories are loaded.
         """
         self._last_seq = last_seq
+        self._later_paths = None
         # Before the first await: a directory that is looked into meanwhile shows all of it.
         for path in sorted(trees):
             directory = self._directory(path)
@@ -136,6 +138,7 @@ class Remote:
         while True:
             await self._released.wait()
             self._released = trio.Event()
+            self._later_paths = None
             for ino in tuple(self._waiting.keys() | self._blocked.keys()):
                 inode = self._table.peek(ino)
                 if inode is not None and inode.writers:
@@ -181,7 +184,7 @@ class Remote:
             return
         if inode is not None and self._waits(inode, change):
             return
-        if not _shows(inode, change.before) or self._has_later_op(inode):
+        if not _shows(inode, change.before) or self._has_later_op(change.path, inode):
             return
         if inode is not None and inode.writers:
             self._waiting[inode.ino] = (change.path, change)
@@ -195,10 +198,17 @@ class Remote:
         else:
             self._replace(directory, name, inode, change.after)
 
-    def _has_later_op(self, inode: Inode | None) -> bool:
-        if inode is None or self._last_seq is None:
+    def _has_later_op(self, path: DocPath, inode: Inode | None) -> bool:
+        """Whether we did something there that the change does not know of: it is told again when that is replayed."""
+        if self._last_seq is None:
             return False
-        return self._journal.newest_op(inode.ino) > self._last_seq
+        if inode is not None:
+            return self._journal.newest_op(inode.ino) > self._last_seq
+        if self._later_paths is None:
+            self._journal.commit()
+            rows = self._journal.db.rows("SELECT path, target FROM op WHERE seq>?", self._last_seq)
+            self._later_paths = {name for row in rows for name in row if name is not None}
+        return path in self._later_paths
 
     def _waits(self, inode: Inode, change: Change) -> bool:
         """Whether a change before this one waits for the inode's writers; then both are one."""

@@ -95,6 +95,45 @@ async def test_rename_right_after_a_save_that_was_merged_shows_the_merge(tmp_pat
         assert world.content("g") == "theirs\n2\n3\n4\nours\n"
 
 
+async def test_name_that_both_took_stays_free_when_ours_moved_on_before_theirs_was_heard_of(
+    tmp_path,
+):
+    async with a_deaf_world(tmp_path) as world:
+        world.put("f", "1\n")
+        await world.stored()
+        world.push({"a": "theirs\n"})
+        world.put("a", "ours\n")
+        world.deaf = False
+        seq = world.last_seq
+        world.at["before Changes"] = lambda: world.move("a", "b")
+
+        await world.stored(seq)
+        await world.stored()
+        await level(world)
+
+        assert b"a" not in world.shown
+        assert world.content("b") == "ours\n"
+
+
+async def test_name_that_both_took_stays_free_when_ours_was_removed_before_theirs_was_heard_of(
+    tmp_path,
+):
+    async with a_deaf_world(tmp_path) as world:
+        world.put("f", "1\n")
+        await world.stored()
+        world.push({"a": "theirs\n"})
+        world.put("a", "ours\n")
+        world.deaf = False
+        seq = world.last_seq
+        world.at["before Changes"] = lambda: world.remove("a")
+
+        await world.stored(seq)
+        await world.stored()
+        await level(world)
+
+        assert b"a" not in world.shown
+
+
 async def test_seen_changes_are_forgotten(tmp_path, monkeypatch):
     made = []
 

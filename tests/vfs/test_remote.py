@@ -49,6 +49,20 @@ async def test_what_we_have_newer_is_left_alone(a_world):
     assert await content(world, b"f") == b"ours"
 
 
+async def test_name_that_we_gave_up_since_is_left_alone(a_world):
+    world = a_world(DOCUMENTS)
+    change, trees = world.foreign({b"new": b"theirs"})
+    known = world.journal.last_seq
+    await world.save(b"new", b"ours")
+    world.rename(b"new", b"moved")
+
+    await world.remote.apply(change, trees, last_seq=known)
+
+    shown = await world.shown()
+    assert b"new" not in shown
+    assert shown[b"moved"][1] == b"ours"
+
+
 async def test_permissions_owner_and_attributes_are_inherited(a_world):
     world = a_world(DOCUMENTS)
     ino = world.find(b"f").ino
