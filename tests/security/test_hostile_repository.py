@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from caiafs.backends.git.command import run_git
+from caiafs.core.errors import Corrupt
 from tests.support.mount import Mount, git, run_caiafs
 from tests.support.requirements import require_root
 
@@ -165,6 +167,17 @@ def test_object_that_is_missing_is_not_fetched_by_a_command(mount_caia, armed: P
 
     assert (caia / "doc").read_text() == "text\n"
     assert ran(trap) == before
+
+
+async def test_git_fetches_no_missing_object_by_a_configured_command(armed: Path, trap: Path):
+    with (armed / "config").open("a") as config:
+        config.write("[core]\n\trepositoryformatversion = 1\n")
+        config.write("[extensions]\n\tpartialClone = origin\n")
+
+    with pytest.raises(Corrupt):
+        await run_git(armed, "cat-file", "blob", "1" * 40)
+
+    assert ran(trap) == ""
 
 
 def _unpack_without(repo: Path, oid: str) -> None:
