@@ -169,7 +169,6 @@ def build(
     )
     _begin(built, base.restorer)
     _take_up(built, spool)
-    built.files.on_released = built.remote.released
     link.tie(built)
     return built
 
@@ -202,6 +201,7 @@ def _transactions(config: Config, journal: Journal, files: Files) -> Transaction
 
 def _take_up(built: MountProcess, spool: Spool) -> None:
     """Go on where the last mount ended."""
+    built.files.on_released = built.remote.released
     built.damage.load()
     built.hasher.resume()
     recover(

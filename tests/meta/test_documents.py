@@ -131,7 +131,7 @@ def test_each_script_that_the_readme_names_is_there_and_runs():
 
 def test_each_variable_that_the_readme_names_is_a_setting_s():
     known = {setting.env for setting in SETTINGS.values()}
-    known |= {"CAIAFS_CONFIG", "GOVC_SERVER_BIN", "CAIAFS_REQUIRE_ALL"}
+    known |= {"CAIAFS_CONFIG", "GOVC_SERVER_BIN", "CAIAFS_REQUIRE_ALL", "CAIAFS_FAULTS"}
 
     named = set(re.findall(r"\b(?:CAIAFS?|GOVC)_[A-Z_]+\b", README))
 
