@@ -130,6 +130,36 @@ def test_foreign_commit_is_seen_at_the_next_mount(mount_caia: MountFactory, work
     )
 
 
+def test_shallow_clone_is_published_like_any_other(
+    mount_caia: MountFactory, work: Path, tmp_path: Path
+):
+    (work / "README.md").write_text("Edited.\n")
+    git("commit", "-qam", "Edit", cwd=work)
+    git("clone", "-q", "--bare", "--depth", "1", f"file://{work}", "shallow.git", cwd=tmp_path)
+
+    caia = mount_caia(repo=tmp_path / "shallow.git")
+    (caia / "new").write_text("text")
+    caia.sync()
+
+    assert caia.git("show", "HEAD:new") == "text"
+    assert len(caia.git("log", "--format=%h").split()) == 2
+
+
+def test_document_that_git_has_lost_costs_itself_only(mount_caia: MountFactory, bare: Path):
+    lost = git("rev-parse", "HEAD:README.md", cwd=bare).strip()
+    (bare / "objects" / lost[:2] / lost[2:]).unlink()
+
+    caia = mount_caia(repo=bare)
+    caia.expect_log("is missing in git")
+
+    with pytest.raises(OSError, match="Input/output error"):
+        (caia / "README.md").read_bytes()
+    assert (caia / "latest" / "raw").read_bytes() == bytes(range(256))
+    (caia / "README.md").write_text("Written anew.\n")
+    caia.sync()
+    assert caia.git("show", "HEAD:README.md") == "Written anew.\n"
+
+
 def test_large_repository_mounts_without_walking_it(mount_caia: MountFactory, tmp_path: Path):
     stream = b"commit refs/heads/main\ncommitter A <a@example.org> 1 +0000\ndata 0\n"
     stream += b"".join(

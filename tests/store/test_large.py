@@ -22,7 +22,7 @@ def edited(content, edits, size):
 def put_over(world, path, base, edits, size):
     """Save what `edits` make of the published content `base`, as a spool file over it."""
     extents = Extents(base=blob_id(base), base_size=len(base))
-    spool = f"edit-{world.last_seq}"
+    spool = f"{world.last_seq:016x}"
     with (paths.spool(world.state_dir) / spool).open("wb") as file:
         for offset, piece in edits:
             file.seek(extents.plan_place(offset, len(piece)))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from caiafs.backends.git.objects import ObjectReader
-from caiafs.core.errors import Corrupt
+from caiafs.core.errors import Corrupt, NotFound
 from caiafs.core.types import DocPath, ObjectId, Signature
 
 OPERATION_TRAILER = "Caiafs-Operation"
@@ -138,7 +138,8 @@ class CommitLog:
     ) -> Iterator[CommitRecord]:
         """Yield `start` and its ancestors, newest first by commit time; stop taking when you have enough.
 
-        Reads no more of the history than it yields, and each commit's parents. Raises as `commit`.
+        Reads no more of the history than it yields, and each commit's parents; ends where those are not here, as in a
+        shallow clone. Raises as `commit`.
         """
         if start is None:
             return
@@ -154,7 +155,10 @@ class CommitLog:
                     continue
                 seen.add(parent)
                 order += 1
-                found = self.commit(parent)
+                try:
+                    found = self.commit(parent)
+                except NotFound:
+                    continue
                 heapq.heappush(ahead, (-found.committer.time_ns, order, found))
 
     def between(
