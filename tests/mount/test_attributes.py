@@ -225,8 +225,7 @@ def test_state_is_not_listed_so_that_no_copy_takes_it_along(room: Path):
     [
         ("user.caia.state", errno.EPERM),
         ("user.caia.anything", errno.EPERM),
-        ("user.caia.message", errno.ENOTSUP),
-        ("user.caia.source", errno.ENOTSUP),
+        ("user.caia.id", errno.EPERM),
     ],
 )
 def test_names_that_belong_to_caiafs_cannot_be_set(room: Path, name: str, code: int):

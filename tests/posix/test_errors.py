@@ -68,7 +68,7 @@ def test_what_does_not_fit_fails_with_enospc_and_other_documents_are_kept(
 ):
     caia = mount_caia(options=[f"state_dir={small_disk}/state", "reserve_bytes=0"])
     caia.expect_log(
-        "cannot grow|checkpoint of|nearly full|not written down|documents left|No space left"
+        "cannot grow|checkpoint of|nearly full|is full|not written down|documents left|No space left"
     )
     room_to_start_in = small_disk / "room"
     room_to_start_in.write_bytes(bytes(2 * MIB))
@@ -93,7 +93,7 @@ def test_what_close_accepted_on_a_full_disk_is_never_lost(
 ):
     caia = mount_caia(options=[f"state_dir={small_disk}/state", "reserve_bytes=0"])
     caia.expect_log(
-        "cannot grow|checkpoint of|nearly full|not written down|documents left|No space left"
+        "cannot grow|checkpoint of|nearly full|is full|not written down|documents left|No space left"
     )
     room_to_start_in = small_disk / "room"
     room_to_start_in.write_bytes(bytes(4 * MIB))

@@ -15,7 +15,7 @@ def settings(server, **more):
         "use_govc": True,
         "govc_url": server.url,
         "govc_repo_name": REPO,
-        "operation_timeout_s": 2.0,
+        "operation_timeout_s": 10.0,
         "retry_max": 2,
         "breaker_failures": 2,
         "breaker_reset_s": 0.2,
