@@ -52,6 +52,16 @@ async def test_success_is_returned_as_parsed(serve):
     assert (await govc.send(GET)).payload == {"a": [1]}
 
 
+async def test_request_of_somebody_who_still_has_a_client_that_was_replaced_is_tried_again(serve):
+    _, govc = await serve(http(200, b"{}"))
+    await govc.aclose()
+
+    with pytest.raises(Unreachable, match="replaced") as caught:
+        await govc.send(GET)
+
+    assert caught.value.retryable
+
+
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [

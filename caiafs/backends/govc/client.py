@@ -19,7 +19,7 @@ from caiafs.backends.govc import failures
 from caiafs.backends.govc.payload import LISTED_VALUES_MAX, VALUES_MAX, parse_json
 from caiafs.backends.govc.settings import GovcSettings
 from caiafs.backends.govc.wire import Answer, Request
-from caiafs.core.errors import DeadlineExceeded, Misconfigured, StoreError
+from caiafs.core.errors import DeadlineExceeded, Misconfigured, StoreError, Unreachable
 
 IN_FLIGHT = 4
 MIB = 1 << 20
@@ -164,6 +164,12 @@ class GovcClient:
         return raw.status, raw.code, raw
 
     async def _stream(self, request: Request, headers: dict[str, str]) -> "_Raw":
+        if self._http.is_closed:  # by whoever connected anew meanwhile
+            raise Unreachable(
+                "the connection to govc was replaced",
+                backend=failures.GOVC,
+                operation=request.operation,
+            )
         response = await self._http.send(
             httpx.Request(
                 request.method,

@@ -13,6 +13,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -42,7 +43,9 @@ class ForgetfulDisk:
         base.mkdir()
         self.path = base / "disk"
         self.path.mkdir()
-        self._orders = base / "orders"
+        # Elsewhere: the path of a socket has 107 bytes at most.
+        self._room = tempfile.TemporaryDirectory(prefix="caiafs-orders-")
+        self._orders = Path(self._room.name) / "orders"
         self._said = (base / "said").open("wb")
         command = [sys.executable, "-m", "chaos.forgetful", source, self.path, self._orders]
         self._process = subprocess.Popen(
@@ -75,6 +78,7 @@ class ForgetfulDisk:
         self._process.kill()
         self._process.wait()
         self._said.close()
+        self._room.cleanup()
 
 
 class Series:
