@@ -81,9 +81,11 @@ class CatchUp:
 
     @property
     def is_current(self) -> bool:
-        """Whether govc holds what the branch holds."""
-        cursor = self._govc.cursor
-        return self._govc.is_connected and cursor is not None and cursor.tree == self._branch.tree
+        """Whether govc holds what the branch holds; while something is being sent, nobody knows."""
+        govc = self._govc
+        if govc.cursor is None or govc.sending or not govc.is_connected:
+            return False
+        return govc.cursor.tree == self._branch.tree
 
     @property
     def is_wanted(self) -> bool:
