@@ -8,6 +8,8 @@ import os
 import time
 from pathlib import Path
 
+import trio
+
 from caiafs import __version__
 from caiafs.core import locations
 from caiafs.core.errors import StateError
@@ -54,6 +56,7 @@ class Reporter:
             inodes_in_memory=len(mount.table),
             dirty_bytes=mount.files.dirty_bytes,
             rss_bytes=_rss_bytes(),
+            tasks=trio.lowlevel.current_statistics().tasks_living,
             cache=self._cache(),
             state=self._state(),
             store_process=self._process(),

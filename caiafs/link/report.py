@@ -116,6 +116,7 @@ class StoreReport:
         repaired: documents that the running or last one sent again.
         uptime_s: of the store process; `restarts` is counted by the mount process.
         rss_bytes: resident memory.
+        tasks: trio tasks that live.
     """
 
     mode: str
@@ -137,3 +138,4 @@ class StoreReport:
     branch: str = ""
     uptime_s: float = 0.0
     rss_bytes: int = 0
+    tasks: int = 0

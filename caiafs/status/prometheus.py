@@ -64,6 +64,12 @@ def _info(reports: Reports) -> Iterable[Sample]:
     yield (("version", reports.mount.version),), 1
 
 
+def _tasks(reports: Reports) -> Iterable[Sample]:
+    yield (("process", "mount"),), reports.mount.tasks
+    if reports.store is not None:
+        yield (("process", "store"),), reports.store.tasks
+
+
 def _backends(name: str) -> Callable[[Reports], Iterable[Sample]]:
     def samples(reports: Reports) -> Iterable[Sample]:
         for backend in ("govc", "git"):
@@ -154,6 +160,7 @@ METRICS: tuple[Metric, ...] = (
            _one(lambda m: m.inodes_in_memory)),
     Metric("caiafs_resident_bytes", "gauge", "bytes", "experimental", "Memory of the mount process.",
            _one(lambda m: m.rss_bytes)),
+    Metric("caiafs_tasks", "gauge", "tasks", "experimental", "Tasks of each process' event loop.", _tasks),
     Metric("caiafs_cache_bytes", "gauge", "bytes", "stable", "Clean contents in memory.",
            _one(lambda m: m.cache.size_bytes)),
     Metric("caiafs_cache_entries", "gauge", "contents", "stable", "Clean contents in memory.",

@@ -74,6 +74,7 @@ class MountReport:
         mountpoint, repository, state_dir, log: absolute.
         fuse: per kernel request, by its name.
         dirty_bytes: written and not yet in the state DB.
+        tasks: trio tasks that live.
         shadowed: stored documents that .caia hides.
         conflicts: open conflicts.
         reasons: what a person should know that belongs to no part, one sentence each.
@@ -91,6 +92,7 @@ class MountReport:
     inodes_in_memory: int = 0
     dirty_bytes: int = 0
     rss_bytes: int = 0
+    tasks: int = 0
     cache: CacheReport = CacheReport()
     state: StateReport = StateReport()
     store_process: StoreProcessReport = StoreProcessReport()

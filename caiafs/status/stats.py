@@ -67,6 +67,7 @@ def _mount(mount: MountReport) -> dict[str, Any]:
         "inodes_in_memory": mount.inodes_in_memory,
         "dirty_bytes": mount.dirty_bytes,
         "rss_bytes": mount.rss_bytes,
+        "tasks": mount.tasks,
         "shadowed": list(mount.shadowed),
     }
 
@@ -84,6 +85,7 @@ def _store_process(mount: MountReport, store: StoreReport | None) -> dict[str, A
         "reported": store is not None,
         "uptime_s": round(told.uptime_s, 3),
         "rss_bytes": told.rss_bytes,
+        "tasks": told.tasks,
         "branch": told.branch,
         "commit": told.commit,
         "tree": told.tree,

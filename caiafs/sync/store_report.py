@@ -5,6 +5,8 @@ Used by `sync.assembly` for the reporter. From memory only, a few times a second
 
 import time
 
+import trio
+
 from caiafs.link.report import RemoteReport, StoreReport
 from caiafs.store.comparison import ComparisonReport
 from caiafs.sync.attributes import AttributeSaver
@@ -52,4 +54,5 @@ def compose_report(parts: Parts, publisher: Publisher, saver: AttributeSaver | N
         branch=parts.repository.branch_ref,
         uptime_s=round(uptime_s(), 1),
         rss_bytes=rss_bytes(),
+        tasks=trio.lowlevel.current_statistics().tasks_living,
     )

@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import MountFactory
 from tests.support.mount import Mount, git
 from tests.support.requirements import require_tool
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.mount
 
@@ -98,6 +99,14 @@ def test_metrics_are_prometheus_text(shared_caia: Mount):
     assert samples
     for line in samples:
         float(line.rpartition(" ")[2])
+
+
+def test_both_processes_tell_their_tasks(shared_caia: Mount):
+    wait_until(
+        lambda: shared_caia.stats()["store_process"]["tasks"] > 1, "the store process reports"
+    )
+
+    assert shared_caia.stats()["mount"]["tasks"] > 1
 
 
 def test_config_masks_secrets_and_names_origins(mount_caia: MountFactory):

@@ -238,6 +238,12 @@ class TestPrometheus:
         assert wanted % ("fuse", "read") in text
         assert wanted % ("git", "commit") in text
 
+    def test_tasks_of_both_processes_are_told_apart(self):
+        text = prometheus(a_mount(tasks=21), a_store(tasks=34), GIT_ONLY)
+
+        assert 'caiafs_tasks{process="mount"} 21\n' in text
+        assert 'caiafs_tasks{process="store"} 34\n' in text
+
     def test_hostile_label_values_are_escaped(self):
         text = prometheus(a_mount(version='1"\n\\'), None, GIT_ONLY)
 
