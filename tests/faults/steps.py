@@ -77,7 +77,7 @@ FAULTS = {
     "refused": ("400", "401", "403", "404", "408", "409", "413", "422", "425", "429", "done400"),
     "at the server": (
         *("500", "502", "503", "504", "done500", "done503"),
-        *("garbled", "empty", "echo"),
+        *("garbled", "empty", "echo", "mixed"),
     ),
 }
 """The proxy's words, by what they have in common."""

@@ -9,6 +9,7 @@ from caiafs.backends.govc.reader import Reader
 from caiafs.core.errors import Corrupt, DeadlineExceeded, Misconfigured, Unreachable
 from caiafs.core.types import DocPath
 from tests.govc.test_commits import post
+from tests.support.fault_proxy import FaultProxy
 from tests.support.govc_documents import Contents, a_change_set
 from tests.support.govc_server import free_port
 
@@ -54,6 +55,24 @@ async def test_a_restart_is_an_empty_repository_never_an_answer(server, backends
     assert await backend.head() is None
     await backend.commit(a_change_set({b"a": contents.put(b"1")}, operation="w-1-1"))
     assert await backend.read(DocPath(b"a")) is not None
+
+
+async def test_an_answer_mixed_into_another_is_asked_for_again(
+    v2_server, backends, contents, nursery
+):
+    proxy = FaultProxy(v2_server.port)
+    await nursery.start(proxy.run)
+    backend = backends(v2_server, url=proxy.url)
+    await backend.connect()
+    first, second = contents.put(b"1"), contents.put(b"2")
+
+    proxy.play("mixed ok mixed ok", on="(GET|POST .*/files)")
+    await backend.commit(a_change_set({b"a": first}, operation="w-1-1"))
+    await backend.commit(a_change_set({b"b": second}, operation="w-2-2"))
+
+    proxy.play("mixed", on="GET")
+    assert await backend.current([DocPath(b"b")]) == {DocPath(b"b"): second}
+    assert len(await backend.log(10)) == 2
 
 
 @pytest.mark.parametrize("other", ["new", "old"])

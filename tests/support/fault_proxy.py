@@ -11,6 +11,7 @@ One word for each request that `on` matches; requests that do not match, or come
     done503   any status: done, and denied         torn      is done, half of the answer comes
     garbled   is done, the answer is no JSON       empty     is done, the answer is {}
     echo      is done, the answer is the one before it, whatever that was about
+    mixed     is done, the answer is the one before it and its own behind that, as the real server does
 """
 
 import contextlib
@@ -109,6 +110,8 @@ class FaultProxy:
         before, self._last_answer = self._last_answer, answer
         if word == "echo":
             return before or answer
+        if word == "mixed":
+            return _with_body(before or answer, _plain_body(before or answer) + _plain_body(answer))
         assert word in {"ok", "slow", "twice"}, f"no such fault: {word}"
         return answer
 
