@@ -22,6 +22,7 @@ LARGE = 300 << 20
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("architecture", ["new", "old"])
 async def test_a_large_document_takes_a_small_share_of_its_size_in_memory(
     govc_servers, tmp_path, architecture

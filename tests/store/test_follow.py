@@ -144,7 +144,7 @@ async def test_an_edit_survives_our_deletion(tmp_path, server, peek):
 
 
 async def test_edit_during_an_outage_meets_ours(tmp_path, server, peek):
-    async with a_world(tmp_path, **settings(server, operation_timeout_s=0.5)) as world:
+    async with a_world(tmp_path, **settings(server, operation_timeout_s=1.0)) as world:
         world.put("both", "1\n2\n3\n")
         world.put("mine", "1\n")
         world.put("yours", "1\n")
@@ -153,7 +153,7 @@ async def test_edit_during_an_outage_meets_ours(tmp_path, server, peek):
         server.pause()
         world.put("both", "1\n2\nours\n")
         world.put("mine", "2\n")
-        await world.stored(timeout_s=20)
+        await world.stored()
         await world.wait_for(
             lambda: world.report["backends"]["govc"]["condition"] == "failed", "the outage"
         )

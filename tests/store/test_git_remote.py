@@ -20,6 +20,7 @@ from tests.support.git_remote import (
     remote_settings,
     worlds_on,
 )
+from tests.support.store_world import WAIT_S
 from tests.support.sync_world import Server, SyncWorld, a_sync_world
 from tests.sync.test_publishing import until
 
@@ -43,7 +44,7 @@ def a_repository(path, *options):
 
 async def level(world, shared):
     assert await world.stored() == ""
-    await until(lambda: world.head() == shared.head() and world.agrees(), 20)
+    await until(lambda: world.head() == shared.head() and world.agrees())
 
 
 async def a_reason(world, *words):
@@ -54,7 +55,7 @@ async def a_reason(world, *words):
         return next((r for r in reasons if all(word in r for word in words)), None)
 
     try:
-        await until(lambda: told() is not None, 20)
+        await until(lambda: told() is not None)
     except trio.TooSlowError as exc:
         raise AssertionError((words, world.report.get("remote"))) from exc
     return told()
@@ -63,7 +64,7 @@ async def a_reason(world, *words):
 async def saves_go_on(world):
     """Assert that a save is stored as if there were no remote."""
     world.put("saved meanwhile", "text\n")
-    with trio.fail_after(5):
+    with trio.fail_after(WAIT_S / 2):
         assert await world.stored() == ""
     assert b"saved meanwhile" in world.tree()
 
@@ -224,7 +225,7 @@ async def test_push_that_somebody_overtakes_is_merged_and_sent_again(tmp_path, s
         world.put("ours", "1\n")
         await world.stored()
 
-        await until(lambda: len(overtaken) == 3 and world.head() == shared.head(), 20)
+        await until(lambda: len(overtaken) == 3 and world.head() == shared.head())
 
         assert len(shared.tree()) == 4
         for commit in overtaken:
@@ -361,7 +362,7 @@ async def test_a_replaced_history_is_merged_and_the_old_one_kept(tmp_path, share
 
 
 async def adopted(world):
-    return (await world.process.request(AdoptRequest(0, 20))).error
+    return (await world.process.request(AdoptRequest(0, WAIT_S))).error
 
 
 async def test_collections_that_never_met_are_merged_after_adopt_only(tmp_path, shared):
@@ -374,7 +375,7 @@ async def test_collections_that_never_met_are_merged_after_adopt_only(tmp_path, 
         async with world.running():
             await a_reason(world, "never met", "caiafs adopt")
             await saves_go_on(world)
-            done = await world.sync(timeout_s=5)
+            done = await world.sync()
             assert done.left["remote"] > 0
             assert "never met" in " ".join(done.reasons)
             assert shared.head() == theirs
@@ -445,7 +446,7 @@ async def test_a_missing_repository_says_so_and_is_used_when_it_is_there(tmp_pat
     async with a_sync_world(tmp_path / "world", **settings) as world:
         await a_reason(world, "there is no repository", "git init --bare", "later.git")
         await saves_go_on(world)
-        done = await world.sync(timeout_s=20)
+        done = await world.sync()
         assert done.left["remote"] > 0
         assert "git init --bare" in " ".join(done.reasons)
 
@@ -500,14 +501,14 @@ async def hanging_port(nursery, monkeypatch):
 async def test_a_hanging_host_keeps_nobody_waiting(tmp_path, hanging_port, scheme):
     address = f"{scheme}://127.0.0.1:{hanging_port}/docs.git"
     with closing(SyncWorld(tmp_path / "world", **remote_settings(address))) as world:
-        with trio.fail_after(30):
+        with trio.fail_after(2 * WAIT_S):
             async with world.running(grace_s=3):
                 await saves_go_on(world)
                 await a_reason(world, "does not answer", f"127.0.0.1:{hanging_port}")
-                done = await world.sync(timeout_s=15)
+                done = await world.sync()
                 assert done.left["remote"] > 0
                 began = trio.current_time()
-        assert trio.current_time() - began < 6, "the end waited for it"
+        assert trio.current_time() - began < 3 + WAIT_S / 2, "the end waited for it"
         assert world.stopped.left["remote"] > 0
 
 
@@ -523,7 +524,7 @@ async def test_a_host_that_is_away_is_asked_less_and_less_often(tmp_path, shared
     settings = remote_settings("git://127.0.0.1:1/x")
     async with a_sync_world(tmp_path / "world", **settings) as world:
         await a_reason(world, "127.0.0.1")
-        await until(lambda: len(asked) >= 6, 20)
+        await until(lambda: len(asked) >= 6)
 
         pauses = [later - earlier for earlier, later in itertools.pairwise(asked)]
         assert pauses[-1] > 4 * INTERVAL_S
@@ -559,7 +560,7 @@ async def test_figures_say_how_far_apart_they_are(tmp_path, shared):
             world.put(f"f{number}", "1\n")
             await world.stored()
         await a_reason(world, "takes no push")
-        await until(lambda: remote_of(world)["ahead"] == 3, 20)
+        await until(lambda: remote_of(world)["ahead"] == 3)
         assert remote_of(world)["documents_left"] == 3
         assert remote_of(world)["last_push_ns"] == 0
 

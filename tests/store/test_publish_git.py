@@ -162,7 +162,7 @@ async def test_not_urgent_save_is_published_soon(tmp_path):
 
         world.due(urgent=False)
 
-        await world.wait_for(lambda: world.settled_seq == world.last_seq, timeout_s=10)
+        await world.wait_for(lambda: world.settled_seq == world.last_seq)
 
 
 async def test_killed_process_publishes_what_was_due_after_its_restart(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from caiafs.core.config import BackendName
 from caiafs.link.messages import AdoptRequest
 from tests.support.govc_peek import REPO, Peek
-from tests.support.store_world import World, a_world
+from tests.support.store_world import WAIT_S, World, a_world
 
 pytestmark = pytest.mark.govc
 
@@ -110,7 +110,7 @@ async def test_without_the_server_git_takes_the_saves_and_health_says_so(tmp_pat
         server.stop()
         world.put("f", "1")
 
-        assert await world.stored(timeout_s=20) == ""
+        assert await world.stored() == ""
 
         assert world.content("f") == "1"
         await world.wait_for(lambda: govc_report(world)["condition"] == "failed")
@@ -143,7 +143,7 @@ async def test_server_that_comes_back_empty_gets_everything_again(tmp_path, serv
         server.stop()
         world.put("during", "the outage")
         world.remove("d0/f0")
-        await world.stored(timeout_s=20)
+        await world.stored()
         server.start()
 
         done = await world.sync()
@@ -154,14 +154,14 @@ async def test_server_that_comes_back_empty_gets_everything_again(tmp_path, serv
 
 
 async def test_hanging_server_is_left_alone_and_caught_up_with(tmp_path, server, peek):
-    async with a_world(tmp_path, **settings(server, operation_timeout_s=0.5)) as world:
+    async with a_world(tmp_path, **settings(server, operation_timeout_s=1.0)) as world:
         await connected(world)
         world.put("before", "1")
         await world.stored()
         server.pause()
         for number in range(5):
             world.put("f", f"{number}")
-            assert await world.stored(timeout_s=20) == ""
+            assert await world.stored() == ""
         await world.wait_for(lambda: govc_report(world)["breaker"] != "closed")
         server.resume()
 
@@ -249,7 +249,7 @@ async def test_collections_that_never_met_are_merged_once_somebody_says_so(tmp_p
         await second.wait_for(
             lambda: any("adopt" in r for r in govc_report(second).get("reasons", []))
         )
-        done = await second.process.request(AdoptRequest(0, 20))
+        done = await second.process.request(AdoptRequest(0, WAIT_S))
 
         assert done.error == ""
         await second.wait_for(lambda: b"theirs" in second.tree(), "their document")

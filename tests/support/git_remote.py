@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
+from tests.support.store_world import WAIT_S
 from tests.support.sync_world import SyncWorld
 
 INTERVAL_S = 0.05
@@ -115,7 +116,7 @@ def documents(world):
     return {path: (entry.mode, entry.oid) for path, entry in tree.items()}
 
 
-async def come_level(worlds, shared, timeout_s=30):
+async def come_level(worlds, shared, timeout_s=WAIT_S):
     """Wait until all are at the remote's commit, show it, and nothing moves any more."""
     with trio.move_on_after(timeout_s):
         while True:

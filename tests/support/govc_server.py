@@ -21,7 +21,7 @@ from caiafs.backends.govc import GovcSettings
 from tests.support.requirements import require
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-START_LIMIT_S = 20.0
+START_LIMIT_S = 60.0
 
 
 def _load_script():
@@ -153,7 +153,7 @@ class GovcServer:
     def api_key(self) -> str:
         """Return a fresh API key of the built-in user (auth on)."""
         bearer = {"Authorization": f"Bearer {self.login()}"}
-        with urllib.request.urlopen(f"{self.url}/api/v1/auth/csrf-token", timeout=10) as reply:
+        with urllib.request.urlopen(f"{self.url}/api/v1/auth/csrf-token", timeout=30) as reply:
             csrf = {"X-CSRF-Token": json.load(reply)["csrf_token"]}
         fields: dict[str, object] = {"name": "test", "permissions": ["read", "write"]}
         return str(self._post("/api/v1/apikeys", fields, **bearer, **csrf)["key"])
@@ -164,7 +164,7 @@ class GovcServer:
             data=json.dumps(fields).encode(),
             headers={"Content-Type": "application/json", **headers},
         )
-        with urllib.request.urlopen(request, timeout=10) as reply:
+        with urllib.request.urlopen(request, timeout=30) as reply:
             return json.load(reply)
 
     def settings(self, **changes) -> GovcSettings:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE_S, wait_until
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -26,8 +26,8 @@ OUR_ENVIRONMENT = re.compile(
 
 BAD_LINE = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|^Traceback |Exception ignored|never awaited")
 
-START_TIMEOUT_S = 30.0
-END_TIMEOUT_S = 40.0
+START_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 60.0
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -227,7 +227,7 @@ class Mount:
         """Return `.caia/health.json`."""
         return dict(json.loads(self.virtual("health.json")))
 
-    def wait_health(self, status: str, *, timeout_s: float = 30.0) -> dict[str, Any]:
+    def wait_health(self, status: str, *, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
         """Return health.json once its status is `status`."""
 
         def reached() -> dict[str, Any] | None:
@@ -239,7 +239,7 @@ class Mount:
         except AssertionError as exc:
             raise AssertionError(f"{exc}; it says {self.health()}") from exc
 
-    def sync(self, *, timeout_s: float = 25.0) -> None:
+    def sync(self, *, timeout_s: float = PATIENCE_S) -> None:
         """Return when every configured store has everything."""
         control = os.open(self.path / ".caia" / "control", os.O_WRONLY)
         try:

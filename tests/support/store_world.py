@@ -23,7 +23,7 @@ from caiafs.state import paths
 from caiafs.state.schema import PRAGMAS, SCHEMA
 
 WRITER = "0badcafe"
-WAIT_S = 20
+WAIT_S = 60
 
 
 class World:

@@ -9,6 +9,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import trio
+
 from caiafs.backends.git.pack import new_object, write_pack
 from caiafs.backends.git.repository import open_repository
 from caiafs.backends.git.trees import edit_tree
@@ -35,6 +37,7 @@ from caiafs.sync.merge import conflict_name, merge_text
 from caiafs.sync.replay import Merging, Replay, replay
 from caiafs.vfs.caller import Caller
 from tests.support.git_objects import a_tree
+from tests.support.waiting import PATIENCE_S
 
 ALICE = Caller(os.getuid(), os.getgid(), 0)
 WRITE = os.O_RDWR
@@ -190,6 +193,13 @@ class VfsWorld:
         self.namespace.link(self.find(path).ino, *self.at(new))
 
     # --- what the store process does
+
+    async def run_hasher_until_idle(self):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.hasher.run)
+            with trio.fail_after(PATIENCE_S):
+                await self.hasher.wait_idle()
+            nursery.cancel_scope.cancel()
 
     def hash_now(self):
         """Do at once what the hasher's task would."""

@@ -7,9 +7,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 POLL_S = 0.01
+PATIENCE_S = 60.0
+"""For what has to come, however much else the machine has to do."""
 
 
-def wait_until(condition: Callable[[], T], what: str, *, timeout_s: float = 30.0) -> T:
+def wait_until(condition: Callable[[], T], what: str, *, timeout_s: float = PATIENCE_S) -> T:
     """Return the first true value of `condition`; raise AssertionError naming `what` after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while True:

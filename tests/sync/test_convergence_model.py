@@ -9,6 +9,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.store_world import WAIT_S
 from tests.support.sync_hand import Hand, hand_steps
 from tests.support.sync_world import Server, SyncWorld
 from tests.sync.test_crash_model import EXAMPLES, model
@@ -26,7 +27,7 @@ def tree_of(world):
     return {p: (e.mode, e.oid) for p, e in tree.items()}
 
 
-async def come_level(worlds, server, timeout_s=6):
+async def come_level(worlds, server, timeout_s=WAIT_S):
     """Wait until all hold the same and nothing happens any more."""
     seen = None
     with trio.move_on_after(timeout_s):

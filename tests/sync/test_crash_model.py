@@ -64,7 +64,7 @@ async def cause(world, what):
 
 
 async def run(server, plan, dying, **more):
-    with tempfile.TemporaryDirectory() as root, trio.fail_after(120):
+    with tempfile.TemporaryDirectory() as root, trio.fail_after(250):
         world = SyncWorld(Path(root), server=server, **more)
         hand = Hand(world)
         waiting = list(plan)

@@ -8,6 +8,7 @@ from caiafs.core.types import blob_id
 from caiafs.store.trailers import named_conflicts
 from caiafs.sync import assembly
 from caiafs.sync.published import Published
+from tests.support.store_world import WAIT_S
 from tests.support.sync_world import Server, a_sync_world
 
 a_deaf_world = functools.partial(a_sync_world, poll_interval_s=3600)
@@ -15,7 +16,7 @@ a_deaf_world = functools.partial(a_sync_world, poll_interval_s=3600)
 
 
 async def level(world):
-    with trio.fail_after(10):
+    with trio.fail_after(WAIT_S):
         while not world.agrees():  # noqa: ASYNC110  # several messages end this
             await trio.sleep(0.01)
     world.check()
@@ -149,7 +150,7 @@ async def test_seen_changes_are_forgotten(tmp_path, monkeypatch):
         world.put("f", "1\n")
         await world.stored()
 
-        with trio.fail_after(5):
+        with trio.fail_after(WAIT_S):
             while len(made[0].unseen):  # noqa: ASYNC110  # the mount's answer ends this
                 await trio.sleep(0.01)
 
@@ -185,7 +186,7 @@ async def test_version_of_another_client_that_was_merged_is_in_the_history(tmp_p
         await server.write({b"f": theirs.encode()})
         server.up = True
 
-        with trio.fail_after(20):
+        with trio.fail_after(WAIT_S):
             while server.tree.get(b"f", (0, ""))[1] != world.shown[b"f"].oid:  # noqa: ASYNC110
                 await trio.sleep(0.05)
 
@@ -205,7 +206,7 @@ async def test_conflict_that_catching_up_found_is_named_in_govc_too(tmp_path):
         await server.write({b"f": b"theirs\n"})
         server.up = True
 
-        with trio.fail_after(20):
+        with trio.fail_after(WAIT_S):
             while len(server.tree) < 2:  # noqa: ASYNC110
                 await trio.sleep(0.05)
 

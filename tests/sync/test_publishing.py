@@ -4,6 +4,7 @@ import trio
 
 from caiafs.store.hybrid import HybridStore
 from tests.support.sync_world import FakeGovc, Server, a_sync_world
+from tests.support.waiting import PATIENCE_S
 
 
 def level(world):
@@ -11,7 +12,7 @@ def level(world):
     return world.server.tree == tree
 
 
-async def until(condition, timeout_s=10):
+async def until(condition, timeout_s=PATIENCE_S):
     with trio.fail_after(timeout_s):
         while not condition():  # noqa: ASYNC110  # many parts end this
             await trio.sleep(0.01)
@@ -44,8 +45,8 @@ async def test_waiting_for_an_op_that_was_dropped_ends(tmp_path):
         await world.stored()
         world.last_seq += 1
 
-        with trio.fail_after(3):
-            assert await world.stored(timeout_s=10) == ""
+        with trio.fail_after(PATIENCE_S / 2):
+            assert await world.stored(timeout_s=PATIENCE_S) == ""
 
 
 async def test_group_that_only_govc_took_is_in_both_after_the_branch_moves_again(tmp_path):
@@ -58,7 +59,7 @@ async def test_group_that_only_govc_took_is_in_both_after_the_branch_moves_again
 
         assert await world.stored() == ""
 
-        await until(lambda: level(world), 5)
+        await until(lambda: level(world))
         await trio.sleep(0.3)
         assert level(world)
         assert [r.message.split("\n")[0] for r, _, _ in world.server.store.commits] == [
@@ -80,7 +81,7 @@ async def test_save_is_in_git_though_govc_is_held_by_somebody(tmp_path, monkeypa
         await connected(world)
         async with found[0].lock:
             world.put("f", "1")
-            assert await world.stored(timeout_s=3) == ""
+            assert await world.stored() == ""
             assert world.head() is not None
         await until(lambda: level(world))
 
@@ -133,7 +134,7 @@ async def test_head_that_the_log_does_not_show_keeps_no_save_waiting(tmp_path, m
         monkeypatch.setattr(FakeGovc, "head", head)
         world.put("f", "2")
 
-        assert await world.stored(timeout_s=5) == ""
+        assert await world.stored() == ""
 
         before = world.server.requests
         await trio.sleep(1)

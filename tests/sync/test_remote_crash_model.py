@@ -51,7 +51,7 @@ class Host:
 
 
 async def run(plan, dying):
-    with tempfile.TemporaryDirectory() as root, trio.fail_after(110):
+    with tempfile.TemporaryDirectory() as root, trio.fail_after(250):
         host = Host(Path(root, "shared.git"))
         settings = remote_settings(host.shared)
         waiting = list(plan)

@@ -13,6 +13,7 @@ from caiafs.core.types import EMPTY_TREE
 from caiafs.link import supervisor
 from caiafs.link.messages import Due, LoadDone, LoadRequest, Start, Stopped, StoredRequest
 from caiafs.link.supervisor import StoreProcess
+from tests.support.waiting import PATIENCE_S
 
 STAND_IN = str(Path(__file__).parent.parent / "support" / "store_stand_in.py")
 
@@ -48,13 +49,13 @@ class Recorder:
         self._add(message)
 
     async def wait_for(self, condition):
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_S):
             while not condition():
                 await self.grew.wait()
 
 
 async def until(condition):
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE_S):
         while not condition():  # noqa: ASYNC110  # what is waited for has no event
             await trio.sleep(0.01)
 
@@ -77,7 +78,7 @@ async def process(events, nursery, monkeypatch, tmp_path):
         a_start, events, command=(sys.executable, STAND_IN, "--lived", str(tmp_path / "lived"))
     )
     await nursery.start(lambda task_status: store.run(task_status=task_status))
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE_S):
         await store.wait_ready()
     yield store
     await store.stop(1)
@@ -137,12 +138,14 @@ async def test_due_is_told_to_the_next_process(process, events):
 
 
 async def test_while_it_is_away_statistics_say_why(process, events, monkeypatch):
-    monkeypatch.setattr(supervisor, "BACKOFF_FIRST_S", 5)
+    # It has been steady: the next one waits for as long as this.
+    monkeypatch.setattr(supervisor, "_STEADY_S", 0)
+    monkeypatch.setattr(supervisor, "BACKOFF_FIRST_S", 3600)
 
     os.kill(process.statistics().pid, signal.SIGKILL)
-    await until(lambda: not process.statistics().ready)
 
-    assert "restarted after SIGKILL" in process.statistics().reason
+    await until(lambda: "restarted after SIGKILL" in process.statistics().reason)
+    assert not process.statistics().ready
 
 
 async def test_request_without_answer_ends_at_its_deadline(process):

@@ -4,7 +4,6 @@ import json
 import os
 
 import pytest
-import trio
 
 from caiafs.core.errors import StateCorrupt
 from caiafs.state import damaged, paths
@@ -187,11 +186,7 @@ async def test_large_content_damaged_before_it_was_hashed_lets_the_others_pass(a
     else:
         os.truncate(file, 10)
 
-    with trio.move_on_after(5):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(world.hasher.run)
-            await world.hasher.wait_idle()
-            nursery.cancel_scope.cancel()
+    await world.run_hasher_until_idle()
 
     assert await settled(world) == {b"f": b"first", b"g": LARGE[::-1]}
     with pytest.raises(StateCorrupt):

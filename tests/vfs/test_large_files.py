@@ -13,21 +13,13 @@ LARGE = b"L" * 200
 LARGER = b"M" * 300
 
 
-async def run_hasher_until_idle(world):
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.hasher.run)
-        with trio.fail_after(5):
-            await world.hasher.wait_idle()
-        nursery.cancel_scope.cancel()
-
-
 async def test_removing_a_file_before_it_is_hashed_ends_nothing_else(a_world):
     world = a_world()
     await world.save(b"gone", LARGE)
     world.unlink(b"gone")
     await world.save(b"stays", LARGER)
 
-    await run_hasher_until_idle(world)
+    await world.run_hasher_until_idle()
 
     assert all(op.oid for op in world.ops() if op.kind is OpKind.PUT)
     await world.settle()
@@ -46,7 +38,7 @@ async def test_file_removed_before_it_was_hashed_does_not_keep_the_next_mount_fr
     world.kill(tmp_path / "m1")
 
     world = a_world(root=tmp_path / "m1")
-    await run_hasher_until_idle(world)
+    await world.run_hasher_until_idle()
 
     await world.settle()
     assert world.published_tree() == {}
@@ -59,7 +51,7 @@ async def test_small_version_saved_while_a_large_one_is_hashed_survives_a_kill(a
     world.kill(tmp_path / "m1")
 
     world = a_world(root=tmp_path / "m1")
-    await run_hasher_until_idle(world)
+    await world.run_hasher_until_idle()
     await world.settle()
 
     assert await world.read(b"f") == b"small"
@@ -116,7 +108,7 @@ async def test_append_is_hashed_over_a_base_that_is_loaded_then(a_world):
     await world.files.write(handle, 0, b"head")
     await world.close_handle(handle)
 
-    await run_hasher_until_idle(world)
+    await world.run_hasher_until_idle()
 
     assert len(world.link.loads) == 1
     await world.settle()
