@@ -13,7 +13,7 @@ from pathlib import Path
 from chaos import converge, kills, power, report, soak, steps
 from chaos.report import Figures
 
-KINDS = ("kills", "steps", "power", "converge", "soak")
+KINDS = ("kills", "steps", "power", "converge", "remotes", "soak")
 
 
 def arguments() -> argparse.Namespace:
@@ -47,6 +47,7 @@ def runs(args: argparse.Namespace) -> dict[str, Callable[[Path, Figures], None]]
         "steps": lambda base, out: steps.run(base, out, count=count, seed=seed),
         "power": lambda base, out: power.run(base, out, count=count, seed=seed),
         "converge": lambda base, out: converge.run(base, out, count=count, seed=seed),
+        "remotes": lambda base, out: converge.run_remotes(base, out, count=count, seed=seed),
         "soak": lambda base, out: soak.run(base, out, minutes=args.minutes, seed=seed),
     }
 

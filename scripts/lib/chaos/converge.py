@@ -1,139 +1,37 @@
-"""Two and three mounts on one govc, edited at the same time: they come to the same tree, and no version is lost.
+"""Two and three mounts on one govc, or on one git remote, edited at the same time: they come to the same tree, and no version is lost.
 
 hypothesis makes the plans. The mounts live on from example to example, each in a folder of its own, so that an example costs
 about a second; hence nothing is shrunk, and --seed repeats the whole run.
 """
 
 import contextlib
-import os
 import random
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
-from hypothesis import strategies as st
 
-from caiafs.core.types import blob_id
+from chaos.hand import Hand, Plan, plans
 from chaos.oracle import CONFLICT, Tree, tree_of
+from chaos.places import GovcPlace, Place, RemotePlace
 from chaos.report import Figures
 from chaos.world import FAST, START_TIMEOUT_S, Lost, check_repository
-from tests.support.fresh_reader import read_govc
-from tests.support.govc_server import GovcServer
 from tests.support.mount import Mount
 
-NAMES = ["a", "b", "d", "d/a", "d/b", "d/e", "d/e/a", "s.txt", "é\n", "x.json"]
-KINDS = ["put", "put", "put", "remove", "move", "replace", "mode", "link", "mkdir"]
-OF_THE_EXISTING = {"remove", "move", "replace", "mode"}
 PAUSES_S = (0, 0, 0.02, 0.15)
 LEVEL_TIMEOUT_S = 90.0
-EXAMPLES_OF_A_MEETING = 40
-
-turns = st.lists(
-    st.tuples(
-        st.integers(0, 2),
-        st.lists(
-            st.tuples(st.sampled_from(KINDS), st.integers(0, 9), st.integers(0, 9)),
-            min_size=1,
-            max_size=3,
-        ),
-        st.integers(0, 3),
-    ),
-    min_size=1,
-    max_size=8,
-)
-
-
-class Hand:
-    """Somebody who works through one mount; `versions` are those that have to be in the history: what was saved, and where."""
-
-    def __init__(self, root: Path, name: str) -> None:
-        self._root = root
-        self._name = name
-        self._count = 0
-        self._shown: dict[Path, str] = {}
-        self.versions: dict[str, str] = {}
-
-    def do(self, kind: str, first: int, second: int) -> bool:
-        """Do one step; return whether the file system let us."""
-        path, other = self._root / NAMES[first], self._root / NAMES[second]
-        if kind in OF_THE_EXISTING:
-            there = sorted(self._root.rglob("*"))
-            path = there[first % len(there)] if there else path
-        try:
-            getattr(self, f"_{kind}")(path, other)
-        except OSError:
-            return False
-        return True
-
-    def _text(self) -> bytes:
-        self._count += 1
-        lines = [f"line {number}" for number in range(6)]
-        lines[self._count % 6] = f"{self._name} {self._count} {time.monotonic_ns():x}"
-        return ("\n".join(lines) + "\n").encode()
-
-    def _saved(self, path: Path, text: bytes) -> None:
-        self._shown[path] = str(blob_id(text))
-        self.versions[f"{path.relative_to(self._root)} {self._count}"] = self._shown[path]
-
-    def _bury(self, path: Path) -> None:
-        """What one hand makes and takes away again within one commit need not be in the history."""
-        for known in [*self._shown]:
-            if known == path or path in known.parents:
-                gone = self._shown.pop(known)
-                self.versions = {at: blob for at, blob in self.versions.items() if blob != gone}
-
-    def _put(self, path: Path, _other: Path) -> None:
-        with contextlib.suppress(FileExistsError, NotADirectoryError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_symlink():
-            self._bury(path)
-            path.unlink()
-        text = self._text()
-        path.write_bytes(text)
-        self._saved(path, text)
-
-    def _remove(self, path: Path, _other: Path) -> None:
-        path.unlink()
-        self._bury(path)
-
-    def _move(self, path: Path, other: Path) -> None:
-        path.rename(other)
-        self._bury(other)
-        for known in [*self._shown]:
-            if known == path or path in known.parents:
-                # Moved within the same commit, it is in the history under its new name only.
-                self._shown[other / known.relative_to(path)] = self._shown.pop(known)
-
-    def _replace(self, path: Path, _other: Path) -> None:
-        if path.is_dir():
-            return
-        text = self._text()
-        beside = path.with_name(f".{path.name}.swp")
-        beside.write_bytes(text)
-        beside.rename(path)
-        self._bury(path)
-        self._saved(path, text)
-
-    def _mode(self, path: Path, _other: Path) -> None:
-        if path.is_file():
-            path.chmod(path.stat().st_mode ^ 0o111)
-
-    def _link(self, path: Path, other: Path) -> None:
-        path.symlink_to(other.name)
-
-    def _mkdir(self, path: Path, _other: Path) -> None:
-        path.mkdir()
+EXAMPLES_OF_A_MEETING = 25
 
 
 class Meeting:
-    """Some mounts on one govc; it is started again when it dies, as a supervisor would."""
+    """Some mounts in one place."""
 
-    def __init__(self, base: Path, count: int, figures: Figures) -> None:
+    def __init__(self, base: Path, place: Place, count: int, figures: Figures) -> None:
         self.base = base
         self._figures = figures
-        self.govc = GovcServer(base / "govc").start()
-        env = FAST | {"GOVC_SERVICE_URL": self.govc.url}
+        self._place = place
+        env = FAST | place.env
         self.mounts = [Mount(base / f"mount{number}", env=env) for number in range(count)]
         self._examples = 0
 
@@ -141,7 +39,7 @@ class Meeting:
         for mount in self.mounts:
             mount.start(timeout_s=START_TIMEOUT_S)
 
-    def play(self, plan: list[tuple[int, list[tuple[str, int, int]], int]]) -> None:
+    def play(self, plan: Plan) -> None:
         """Play one plan in a new folder and see that all come level."""
         self._examples += 1
         folder = f"example-{self._examples}"
@@ -172,8 +70,9 @@ class Meeting:
             for mount in self.mounts:
                 with contextlib.suppress(AssertionError):
                     mount.sync(timeout_s=30)
-            now = [self._trees(folder), [self._head(mount) for mount in self.mounts]]
-            steady, before = now == before, now
+            heads = [self._head(mount) for mount in self.mounts]
+            now = [self._trees(folder), heads]
+            steady, before = now == before and self._place.is_level(heads), now
             trees = self._trees(folder)
             return steady and all(tree == trees[0] for tree in trees)
 
@@ -196,7 +95,7 @@ class Meeting:
         return found
 
     def _head(self, mount: Mount) -> str:
-        return mount.git("rev-parse", "HEAD")
+        return mount.git("rev-parse", "HEAD").strip()
 
     def _odd(self, folder: str) -> list[tuple[str, list[str]]]:
         trees = self._trees(folder)
@@ -217,7 +116,7 @@ class Meeting:
         while not self._holds(condition):
             if time.monotonic() > end:
                 raise AssertionError(f"waited {LEVEL_TIMEOUT_S:g} s in vain: {what}")
-            self._supervise()
+            self._place.supervise(self._figures)
             time.sleep(0.05)
 
     def _holds(self, condition: Callable[[], bool]) -> bool:
@@ -225,21 +124,14 @@ class Meeting:
             return condition()  # a tree that changes while it is read is read again
         return False
 
-    def _supervise(self) -> None:
-        if Path(f"/proc/{self.govc.pid}/stat").read_text().rpartition(") ")[2][0] == "Z":
-            self._figures.add("govc died by itself")
-            self.govc.restart()
-
     def check(self) -> None:
-        """Compare everything once more, govc with a new reader too."""
+        """Compare everything once more, the place with a new reader too."""
         trees = [tree_of(mount.path) for mount in self.mounts]
         if any(tree != trees[0] for tree in trees):
             raise Lost("the mounts differ in the end")
         for mount in self.mounts:
             mount.sync(timeout_s=120)
-        read = read_govc(self.govc.url, map(os.fsencode, trees[0]), self.base / "read")
-        if tree_of(read) != trees[0]:
-            raise Lost("govc differs in the end")
+        self._place.check(trees[0])
         for mount in self.mounts:
             check_repository(mount, set())
 
@@ -247,16 +139,24 @@ class Meeting:
         del keep  # what is left is small
         for mount in self.mounts:
             mount.close()
-        self.govc.stop()
+        self._place.close()
 
 
-def run(base: Path, figures: Figures, *, count: int, seed: int) -> None:
+def run(
+    base: Path,
+    figures: Figures,
+    *,
+    count: int,
+    seed: int,
+    place: Callable[[Path], Place] = GovcPlace,
+) -> None:
     """Play `count` plans, by turns on two and on three mounts; raise Lost where they do not meet."""
     done = 0
     while done < count:
         many = min(EXAMPLES_OF_A_MEETING, count - done)
         mounts = 2 + (done // EXAMPLES_OF_A_MEETING) % 2
-        with figures.world(Meeting(base / f"meeting{done}", mounts, figures)) as meeting:
+        room = base / f"{figures.kind}{done}"
+        with figures.world(Meeting(room, place(room), mounts, figures)) as meeting:
             meeting.start()
             figures.note(f"{mounts} mounts")
             _play(meeting, many, random.Random(f"{seed} {done}").randrange(2**32))
@@ -277,8 +177,8 @@ def _play(meeting: Meeting, count: int, seed: int) -> None:
         phases=[hypothesis.Phase.generate],
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    @hypothesis.given(turns)
-    def play(plan: list[tuple[int, list[tuple[str, int, int]], int]]) -> None:
+    @hypothesis.given(plans)
+    def play(plan: Plan) -> None:
         nonlocal failed
         # Mounts that went astray can't be asked again: hypothesis gets the same answer.
         if failed is None:
@@ -290,3 +190,8 @@ def _play(meeting: Meeting, count: int, seed: int) -> None:
             raise failed
 
     play()
+
+
+def run_remotes(base: Path, figures: Figures, *, count: int, seed: int) -> None:
+    """As `run`, on a git remote."""
+    run(base, figures, count=count, seed=seed, place=RemotePlace)

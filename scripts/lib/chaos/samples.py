@@ -17,7 +17,7 @@ WARM = 1 / 3
 GROWTH_MIB = 40.0
 """Memory may be that much more at the end than after warming up, by a line through the samples."""
 
-SPREAD = {"descriptors": 72, "threads": 12}  # up to 64 packs are open
+SPREAD = {"descriptors": 72, "threads": 12, "tasks": 6}  # up to 64 packs are open
 WAL_MAX_MIB = 72.0  # caiafs resets it at 64 MiB
 PACKS_MAX = 200  # it repacks at 128 where saves never pause, and more come meanwhile
 
@@ -51,6 +51,9 @@ class Samples:
         sizes = {path.name: _size(path) / MIB for path in state.rglob("*")}
         yield "state MiB", sum(sizes.values())
         yield "wal MiB", sum(size for name, size in sizes.items() if name.endswith("-wal"))
+        stats = self._mount.stats()
+        for name, part in (("mount", "mount"), ("store", "store_process")):
+            yield f"{name} tasks", float(stats[part]["tasks"])
         began = time.monotonic()
         health = self._mount.health()
         yield "health s", time.monotonic() - began

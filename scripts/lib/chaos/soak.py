@@ -1,6 +1,6 @@
 """Mixed load for a long time while govc restarts, always empty, and the network between misbehaves.
 
-Beside what the other kinds check, both processes have to stay as they are after warming up: memory, descriptors, threads.
+Beside what the other kinds check, both processes have to stay as they are after warming up: memory, descriptors, threads, tasks.
 """
 
 import contextlib
