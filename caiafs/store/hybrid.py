@@ -13,10 +13,11 @@ from dataclasses import replace
 import trio
 
 from caiafs.backends.git.backend import BuiltCommit, GitBackend
+from caiafs.backends.git.refs import LOST
 from caiafs.backends.govc.limits import OVER_LIMIT
 from caiafs.core.config import BackendName, Config
 from caiafs.core.errors import RevisionConflict, StoreError, Unreachable
-from caiafs.core.types import ChangeSet, DocPath, ObjectId
+from caiafs.core.types import Change, ChangeSet, DocPath, ObjectId
 from caiafs.link.messages import to_text
 from caiafs.link.report import BackendReport, Condition, RefusedDocument
 from caiafs.store.breaker import BreakerState
@@ -67,9 +68,15 @@ class HybridStore:
         return self._govc is not None and self._config.primary_backend is BackendName.GOVC
 
     async def build_merge(self, change_set: ChangeSet, parents: Sequence[ObjectId]) -> BuiltCommit:
-        """Make the commit on the first of `parents`, objects on disk; documents that git cannot hold are left out."""
+        """Make the commit on the first of `parents`, objects on disk; documents that git cannot hold are left out.
+
+        Those are named in health, and their contents stay under refs/caia/lost/: the mount forgets what is settled.
+        """
         async with self._git_meter.measure("build"):
-            return await self._git.build_merge(change_set, parents)
+            built = await self._git.build_merge(change_set, parents)
+        self._note_refused(change_set, built)
+        await self._keep_refused(change_set, built)
+        return built
 
     async def publish(
         self,
@@ -80,7 +87,6 @@ class HybridStore:
         resent: bool,
     ) -> None:
         """Store a group where routing says, and move the branch; see `sync.publisher.Stores`."""
-        self._note_refused(change_set, built)
         govc = self._govc if self.govc_is_primary else None
         if govc is not None and not resent:
             await self._try_govc(govc, change_set, built, expected)
@@ -98,6 +104,18 @@ class HybridStore:
             if self._git_refused.get(path) != reason:
                 log.error("git cannot hold %s: %s", to_text(path), reason)
             self._git_refused[path] = reason
+
+    async def _keep_refused(self, change_set: ChangeSet, built: BuiltCommit) -> None:
+        left_out = {path for path, _ in built.refused} - {lost.path for lost in built.damaged}
+        left = [(c.path, c.after) for c in change_set.changes if c.path in left_out and c.after]
+        if not left:
+            return
+        text = "Keep what git cannot hold at its path\n\n"
+        text += "".join(f"{entry.oid} {to_text(path)}\n" for path, entry in left)
+        contents = {Change(DocPath(entry.oid.encode()), None, entry) for _, entry in left}
+        changes = tuple(sorted(contents, key=lambda change: change.path))
+        kept = await self._git.build(ChangeSet("", change_set.author, text, changes), None)
+        await self._git.move_ref(f"{LOST}{kept.commit}", kept.commit, None)
 
     def hold_on(self) -> None:
         """Note that govc has a group that the branch has not yet; see `sync.publisher.Stores`."""

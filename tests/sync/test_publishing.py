@@ -2,7 +2,10 @@
 
 import trio
 
+from caiafs.backends.git.repository import open_repository
+from caiafs.core.types import blob_id
 from caiafs.store.hybrid import HybridStore
+from caiafs.upkeep.check_git import check_caia_refs
 from tests.support.sync_world import FakeGovc, Server, a_sync_world
 from tests.support.waiting import PATIENCE_S
 
@@ -170,3 +173,34 @@ async def test_bug_while_publishing_delays_the_group_and_ends_nothing(tmp_path, 
 
         assert set(world.tree()) == {b"f"}
         assert "publishing broke" in caplog.text
+
+
+async def test_document_below_a_submodule_stays_in_the_repository_and_health_names_it(tmp_path):
+    async with a_sync_world(tmp_path) as world:
+        await commit_submodule(world)
+        world.put("sub/f", "nowhere else\n")
+
+        assert await world.stored() == ""
+
+        oid = blob_id(b"nowhere else\n")
+        await until(lambda: world.report["backends"]["git"]["refused"])
+        [refused] = world.report["backends"]["git"]["refused"]
+        assert refused["path"] == "sub/f"
+        world.git("gc", "--prune=now", "--quiet")
+        assert world.git("cat-file", "blob", oid) == "nowhere else\n"
+        assert check_caia_refs(open_repository(world.repo)) == []
+        world.put("g", "goes on\n")
+        assert await world.stored() == ""
+        assert world.content("g") == "goes on\n"
+
+
+async def commit_submodule(world):
+    """Have somebody add a submodule named sub."""
+    world.put("f", "1")
+    assert await world.stored() == ""
+    items = world.git("ls-tree", "main") + f"160000 commit {'1' * 40}\tsub\n"
+    tree = world.git("mktree", "--missing", data=items.encode()).strip()
+    who = ("-c", "user.name=Else", "-c", "user.email=else@example.org")
+    commit = world.git(*who, "commit-tree", "-p", "main", "-m", "Add sub", tree).strip()
+    world.git("update-ref", "refs/heads/main", commit)
+    await until(lambda: world.known_commit == commit or world.report["commit"] == commit)

@@ -35,8 +35,10 @@ from caiafs.core.types import (
 from tests.support.git_objects import a_backend, a_blob, documents_of, fsck, git
 from tests.support.govc_documents import Contents, a_change_set
 from tests.support.requirements import require_tool
+from tests.support.waiting import PATIENCE_S
 
 _operations = itertools.count(1)
+SOMEBODY = Signature("Some Body", "some@example.org", 10**18)
 
 
 @pytest.fixture
@@ -148,6 +150,22 @@ async def test_path_that_git_cannot_hold_is_refused_and_the_rest_stored(backend,
 
     assert {path for path, _ in result.refused} == {b"a/../b", b"fine/below"}
     assert head_documents(backend) == {b"fine": b"2"}
+
+
+async def test_document_below_a_submodule_is_refused_and_the_rest_stored(backend, contents):
+    tree = new_object(b"tree", b"160000 sub\0" + bytes(range(20)))
+    commit = new_object(b"commit", format_commit(tree.oid, (), SOMEBODY, "A submodule\n"))
+    await backend.write_objects([tree, commit])
+    save = a_save(
+        {b"sub/a/f": contents.put(b"1"), b"sub/g": contents.put(b"2"), b"h": contents.put(b"3")}
+    )
+
+    with trio.fail_after(PATIENCE_S):
+        built = await backend.build(save, commit.oid)
+
+    assert [path for path, _ in built.refused] == [b"sub/a/f", b"sub/g"]
+    reader = backend.repository.new_reader()
+    assert [entry.name for entry in reader.read_tree(built.tree)] == [b"h", b"sub"]
 
 
 async def test_content_that_is_not_what_its_id_says_is_refused(backend, contents):

@@ -321,9 +321,13 @@ class GitBackend(Backend):
             try:
                 return edit_tree(self.repository.reader, base, changes, pending=pending)
             except Refused as exc:
-                path = DocPath(exc.path or b"")
-                refused.append((path, exc.reason))
-                changes = [change for change in changes if change.path != path]
+                # Not always a change's own path: of what lies below a submodule it is the submodule's.
+                unfit = [change for change in changes if _is_within(change.path, exc.path)]
+                if not unfit:
+                    raise Corrupt(f"a tree cannot be edited: {exc}", backend="git") from exc
+                refused += [(c.path, exc.reason) for c in unfit if c.after is not None]
+                left_out = {change.path for change in unfit}
+                changes = [change for change in changes if change.path not in left_out]
 
     def _load_operations(self, head: ObjectId | None) -> _Known:
         history = CommitLog(self.repository.new_reader())
@@ -348,6 +352,10 @@ class GitBackend(Backend):
 
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         return await trio.to_thread.run_sync(function, *arguments, limiter=self._threads)
+
+
+def _is_within(path: DocPath, directory: bytes | None) -> bool:
+    return directory is not None and (path == directory or path.startswith(directory + b"/"))
 
 
 def _is_document(entry: TreeEntry) -> bool:

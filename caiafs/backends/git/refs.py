@@ -18,6 +18,8 @@ from caiafs.core.types import ObjectId
 
 _REFLOG_IDENTITY = ("caiafs", "caiafs@localhost")
 STALE_LOCK_S = 30.0
+LOST = "refs/caia/lost/"
+"""Below it stays what no branch has, so that no gc prunes it."""
 
 
 @dataclass(frozen=True, slots=True)
