@@ -37,7 +37,7 @@ _REAL = {
     "overwrite": _ONE,
     "binary": _ONE,
     "change_mode": _ONE,
-    "large": {"log": 2, "add": 6, "commit": 1},
+    "large": {"log": 2, "add": 5, "commit": 1},
     "many": {"log": 2, "add": 12, "commit": 1},
 }
 _WHOLE = {"log": 2, "commit": 1}

@@ -43,7 +43,8 @@ def serve(govc_servers: GovcServers, contract_servers: ContractServers):
 async def test_operations_make_the_requests_that_the_table_says(tmp_path, serve, dialect):
     async with an_oracle(tmp_path, serve(dialect)) as oracle:
         await oracle.run("overwrite")
-        for operation, steps in STEPS[dialect].items():
+        # The second time it knows what the server takes, and asks less.
+        for operation, steps in [*STEPS[dialect].items()] * 2:
             await oracle.prepare(operation)
             before = len(oracle.proxy.seen)
             with named(oracle, operation):
