@@ -36,7 +36,7 @@ from caiafs.core.types import (
 from caiafs.state.journal import Journal
 from caiafs.vfs.caller import this_process
 from caiafs.vfs.inheritance import inherit
-from caiafs.vfs.inode import EXPLICIT, LOADED, UNLOGGED, Inode
+from caiafs.vfs.inode import DAMAGED, EXPLICIT, LOADED, UNLOGGED, Inode
 from caiafs.vfs.namespace import Namespace
 from caiafs.vfs.publication import Publication
 from caiafs.vfs.table import InodeTable
@@ -369,14 +369,11 @@ def _same(one: Entry | None, other: Entry | None) -> bool:
 
 def _shows(inode: Inode | None, entry: Entry | None) -> bool:
     """Whether a path that has `inode` shows `entry` to the stores."""
+    if inode is None:
+        return entry is None
+    if inode.dirty or inode.flags & UNLOGGED or inode.unhashed is not None:
+        return False
     if entry is None:
-        return inode is None
-    return (
-        inode is not None
-        and inode.is_logged
-        and not inode.dirty
-        and not inode.flags & UNLOGGED
-        and inode.unhashed is None
-        and inode.oid == entry.oid
-        and git_mode(inode.mode) == entry.mode
-    )
+        # Its only version was set aside: the stores have nothing there, and no op of ours follows.
+        return bool(inode.flags & DAMAGED) and not inode.is_logged
+    return inode.is_logged and inode.oid == entry.oid and git_mode(inode.mode) == entry.mode

@@ -7,7 +7,7 @@ import pytest
 
 from caiafs.core.errors import StateCorrupt
 from caiafs.state import damaged, paths
-from tests.support.vfs_world import WRITE
+from tests.support.vfs_world import TRUNCATE, WRITE
 
 LARGE = b"0123456789abcdef" * 16  # above inline_max_bytes of these worlds
 
@@ -235,3 +235,32 @@ async def test_spool_file_that_other_versions_share_stays_for_them(a_world):
     record = json.loads((paths.damaged(world.state_dir) / f"{version.name}.json").read_text())
     assert record["blob"] == first.oid
     assert (paths.damaged(world.state_dir) / version.file).read_bytes().startswith(LARGE)
+
+
+@pytest.mark.parametrize("content", [b"ours", LARGE])
+async def test_what_somebody_creates_where_a_damaged_document_is_takes_its_place(a_world, content):
+    world = a_world({b"f": b"first"})
+    await world.save(b"new", content)
+    world.hash_now()
+    set_aside(world, world.ops()[0])
+
+    await world.remote.apply(*world.foreign({b"new": b"theirs"}))
+
+    assert await world.read(b"new") == b"theirs"
+    assert world.damage.reasons() == []
+    world.check_tables()
+
+
+async def test_damaged_document_that_is_being_saved_again_is_not_replaced_from_outside(a_world):
+    world = a_world({b"f": b"first"})
+    await world.save(b"new", b"ours")
+    set_aside(world, world.ops()[0])
+    handle = world.open(b"new", TRUNCATE)
+    await world.files.write(handle, 0, b"ours again")
+    await world.files.flush(handle)
+
+    await world.remote.apply(*world.foreign({b"new": b"theirs"}))
+
+    assert await world.files.read(handle, 0, 99) == b"ours again"
+    world.files.release(handle)
+    assert await world.read(b"new") == b"ours again"
