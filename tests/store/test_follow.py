@@ -1,5 +1,7 @@
 """What others do to govc and to the branch arrives in the mount, and nothing of ours is lost for it."""
 
+from contextlib import asynccontextmanager
+
 import pytest
 
 from caiafs.link.messages import FetchRequest
@@ -11,6 +13,30 @@ pytestmark = pytest.mark.govc
 
 async def arrives(world, path, text):
     await world.wait_for(lambda: path.encode() in world.shown and world.content(path) == text, path)
+
+
+@asynccontextmanager
+async def two_worlds(root, server):
+    """Run two mounts, both in step with the server."""
+    async with (
+        a_world(root / "one", **settings(server)) as one,
+        a_world(root / "two", writer="feedf00d", **settings(server)) as two,
+    ):
+        await connected(one)
+        await connected(two)
+        yield one, two
+
+
+@asynccontextmanager
+async def edited_elsewhere(root, server, peek, path, base, theirs):
+    """Run a mount that knows `base` in both stores, while another client wrote `theirs` since; polls don't tell it."""
+    async with a_world(root, **settings(server, poll_interval_s=3600)) as world:
+        await connected(world)
+        world.put(path, base)
+        assert await world.stored() == ""
+        assert (await world.sync()).left == {"git": 0, "govc": 0}
+        peek.write({path: theirs})
+        yield world
 
 
 async def test_another_clients_edit_of_a_known_document_arrives(tmp_path, server, peek):
@@ -52,12 +78,7 @@ async def test_new_document_that_the_server_does_not_list_is_fetched_by_name(
 
 
 async def test_another_mounts_changes_arrive_at_any_depth(tmp_path, server):
-    async with (
-        a_world(tmp_path / "one", **settings(server)) as one,
-        a_world(tmp_path / "two", writer="feedf00d", **settings(server)) as two,
-    ):
-        await connected(one)
-        await connected(two)
+    async with two_worlds(tmp_path, server) as (one, two):
         one.put("a/b/c", "1\n")
         one.put("gone", "x\n")
         await one.stored()
@@ -72,12 +93,7 @@ async def test_another_mounts_changes_arrive_at_any_depth(tmp_path, server):
 
 
 async def test_saves_to_different_documents_meet_without_conflict(tmp_path, server):
-    async with (
-        a_world(tmp_path / "one", **settings(server)) as one,
-        a_world(tmp_path / "two", writer="feedf00d", **settings(server)) as two,
-    ):
-        await connected(one)
-        await connected(two)
+    async with two_worlds(tmp_path, server) as (one, two):
         for number in range(10):
             one.put(f"one/{number}", f"{number}")
             two.put(f"two/{number}", f"{number}")
@@ -94,11 +110,8 @@ async def test_saves_to_different_documents_meet_without_conflict(tmp_path, serv
 
 
 async def test_edits_of_different_lines_merge(tmp_path, server, peek):
-    async with a_world(tmp_path, **settings(server, poll_interval_s=60)) as world:
-        world.put("f", "1\n2\n3\n4\n5\n")
-        await world.stored()
-        await world.sync()
-        peek.write({"f": "one\n2\n3\n4\n5\n"})
+    base, theirs = "1\n2\n3\n4\n5\n", "one\n2\n3\n4\n5\n"
+    async with edited_elsewhere(tmp_path, server, peek, "f", base, theirs) as world:
         world.put("f", "1\n2\n3\n4\nfive\n")
 
         assert await world.stored() == ""
@@ -110,14 +123,10 @@ async def test_edits_of_different_lines_merge(tmp_path, server, peek):
 
 
 async def test_edits_of_the_same_line_are_both_kept(tmp_path, server, peek):
-    async with a_world(tmp_path, **settings(server, poll_interval_s=60)) as world:
-        world.put("f.txt", "base\n")
-        await world.stored()
-        await world.sync()
-        peek.write({"f.txt": "theirs\n"})
+    async with edited_elsewhere(tmp_path, server, peek, "f.txt", "base\n", "theirs\n") as world:
         world.put("f.txt", "ours\n")
 
-        await world.stored()
+        assert await world.stored() == ""
 
         assert world.content("f.txt") == "ours\n"
         [copy] = [path for path in world.tree() if path.startswith(b"f.conflict-")]
@@ -130,14 +139,10 @@ async def test_edits_of_the_same_line_are_both_kept(tmp_path, server, peek):
 
 
 async def test_an_edit_survives_our_deletion(tmp_path, server, peek):
-    async with a_world(tmp_path, **settings(server, poll_interval_s=60)) as world:
-        world.put("f", "base\n")
-        await world.stored()
-        await world.sync()
-        peek.write({"f": "edited\n"})
+    async with edited_elsewhere(tmp_path, server, peek, "f", "base\n", "edited\n") as world:
         world.remove("f")
 
-        await world.stored()
+        assert await world.stored() == ""
 
         assert world.content("f") == "edited\n"
         await world.wait_for(world.agrees, "the mount to agree")
