@@ -28,7 +28,7 @@ async def two_worlds(root, server):
 
 
 @asynccontextmanager
-async def edited_elsewhere(root, server, peek, path, base, theirs):
+async def edited_elsewhere(root, server, peek, path, *, base, theirs):
     """Run a mount that knows `base` in both stores, while another client wrote `theirs` since; polls don't tell it."""
     async with a_world(root, **settings(server, poll_interval_s=3600)) as world:
         await connected(world)
@@ -111,7 +111,7 @@ async def test_saves_to_different_documents_meet_without_conflict(tmp_path, serv
 
 async def test_edits_of_different_lines_merge(tmp_path, server, peek):
     base, theirs = "1\n2\n3\n4\n5\n", "one\n2\n3\n4\n5\n"
-    async with edited_elsewhere(tmp_path, server, peek, "f", base, theirs) as world:
+    async with edited_elsewhere(tmp_path, server, peek, "f", base=base, theirs=theirs) as world:
         world.put("f", "1\n2\n3\n4\nfive\n")
 
         assert await world.stored() == ""
@@ -123,7 +123,8 @@ async def test_edits_of_different_lines_merge(tmp_path, server, peek):
 
 
 async def test_edits_of_the_same_line_are_both_kept(tmp_path, server, peek):
-    async with edited_elsewhere(tmp_path, server, peek, "f.txt", "base\n", "theirs\n") as world:
+    edited = edited_elsewhere(tmp_path, server, peek, "f.txt", base="base\n", theirs="theirs\n")
+    async with edited as world:
         world.put("f.txt", "ours\n")
 
         assert await world.stored() == ""
@@ -139,7 +140,8 @@ async def test_edits_of_the_same_line_are_both_kept(tmp_path, server, peek):
 
 
 async def test_an_edit_survives_our_deletion(tmp_path, server, peek):
-    async with edited_elsewhere(tmp_path, server, peek, "f", "base\n", "edited\n") as world:
+    edited = edited_elsewhere(tmp_path, server, peek, "f", base="base\n", theirs="edited\n")
+    async with edited as world:
         world.remove("f")
 
         assert await world.stored() == ""
