@@ -3,6 +3,7 @@
 The only reader of argv and of the process's environment.
 """
 
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -97,6 +98,8 @@ def dispatch(argv: list[str], environ: Mapping[str, str]) -> int:
 def main() -> int:
     """Be the console command."""
     environ = dict(os.environ)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may be no text, or none of the terminal's
+        sys.stdout.reconfigure(errors="backslashreplace")
     forget_secrets(os.environ)
     try:
         return int(dispatch(sys.argv[1:], environ))

@@ -8,6 +8,7 @@ from caiafs.cli.live import read_json
 from caiafs.cli.mounts import Mount, find_mount, parse_mountinfo
 from caiafs.core.config import Config
 from caiafs.core.errors import ConfigError
+from caiafs.core.locations import mount_source
 from caiafs.core.settings import Given, load
 
 _NOWHERE = Path("/nonexistent")
@@ -58,6 +59,6 @@ def find_served(path: Path) -> tuple[Path, Mount | None]:
 
 def mount_of(repository: Path) -> Mount | None:
     """Return where `repository` is mounted, as far as this process can see."""
-    source = f"caiafs:{repository.resolve()}"
+    source = mount_source(repository.resolve())
     mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_bytes())
     return next((mount for mount in mounts if mount.is_caiafs and mount.source == source), None)

@@ -54,3 +54,8 @@ def state_directory(config: Config) -> Path:
 def log_file(config: Config) -> Path:
     """Return where this mount logs to."""
     return state_directory(config) / LOG_NAME
+
+
+def mount_source(repository: Path) -> str:
+    """Return what mount(8) and df(1) show of a mount of `repository`."""
+    return f"caiafs:{repository}"

@@ -5,6 +5,7 @@ Used by app. pyfuse3 keeps one session a process, in module state of its own.
 
 import gc
 import logging
+import os
 import select
 import types
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import trio
 
 from caiafs.core.config import Config
 from caiafs.core.errors import ConfigError
+from caiafs.core.locations import mount_source
 from caiafs.fuse.operations import CaiaOperations
 
 log = logging.getLogger(__name__)
@@ -27,9 +29,19 @@ _IDLE_TASKS = 4
 created file: creates and unpacking took a third more of the processor."""
 
 
+class _Path(str):
+    """An option with a path in it: pyfuse3 encodes options as ASCII, which ends at the first umlaut."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:  # as str has it
+        return os.fsencode(str(self))
+
+
 def mount_options(config: Config) -> set[str]:
     """Return the options that libfuse and the kernel get."""
-    options = {f"fsname=caiafs:{config.repository}".replace(",", "\\,"), "subtype=caiafs"}
+    source = mount_source(config.repository).replace("\\", "\\\\").replace(",", "\\,")
+    options = {_Path(f"fsname={source}"), "subtype=caiafs"}
     options.add("default_permissions")
     if config.allow_other or config.allow_root:
         options.add("allow_other")

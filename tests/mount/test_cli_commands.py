@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from caiafs.cli.exits import ExitCode
+from caiafs.cli.upkeep import mount_of
 from tests.support.mount import caiafs_command, clean_environment, mounted_paths, run_caiafs
 from tests.support.requirements import require_root, require_tool
 from tests.support.waiting import wait_until
@@ -237,6 +238,21 @@ def test_commands_find_a_mount_by_a_link_and_by_a_relative_path(caia: Background
 
     assert run_caiafs("status", tmp_path / "link").returncode == ExitCode.OK
     assert run_caiafs("status", "mnt", cwd=tmp_path).returncode == ExitCode.OK
+
+
+@pytest.mark.parametrize("name", ["K\u00f6ln", "a b,c", "back\\slash", "no\udcffutf8"])
+def test_a_repository_of_any_name_is_mounted(caia: Background, name: str):
+    caia.repo = caia.repo.with_name(name)
+
+    started = caia.start()
+
+    assert (started.returncode, started.stderr) == (ExitCode.OK, "")
+    (caia.path / "doc").write_text("saved")
+    assert run_caiafs("sync", caia.path).returncode == ExitCode.OK
+    assert caia.head("doc") == "saved"
+    mount = mount_of(caia.repo)
+    assert mount is not None
+    assert mount.point == caia.path
 
 
 @pytest.mark.parametrize("command", ["umount", "status", "sync"])
