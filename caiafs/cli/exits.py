@@ -1,6 +1,7 @@
 """What each command ends with; caiafs(1) lists the same."""
 
 import enum
+import os
 
 from caiafs.core.errors import ConfigError, StateBusy, StateError
 
@@ -35,3 +36,9 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, StateError):
         return ExitCode.REPOSITORY
     return ExitCode.FAILURE
+
+
+def os_error(error: OSError) -> str:
+    """Return in one line what the system refused; only the working directory has no name."""
+    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "."
+    return f"{where}: {error.strerror or error}"

@@ -3,11 +3,13 @@
 import argparse
 import json
 import sys
+import traceback
 from collections.abc import Mapping
 from enum import IntFlag
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from caiafs.cli.exits import os_error
 from caiafs.cli.parser import Parser
 from caiafs.cli.upkeep import add_settings, mount_of, read_config
 from caiafs.core.errors import CaiaError, ConfigError, StateBusy
@@ -39,9 +41,15 @@ def run(argv: list[str], environ: Mapping[str, str]) -> int:
     except CaiaError as exc:
         print(f"caiafs fsck: {exc}", file=sys.stderr)
         return FsckCode.OPERATIONAL
+    except OSError as exc:
+        print(f"caiafs fsck: {os_error(exc)}", file=sys.stderr)
+        return FsckCode.OPERATIONAL
     except KeyboardInterrupt:
         print("caiafs fsck: cancelled", file=sys.stderr)
         return FsckCode.CANCELLED
+    except Exception:  # noqa: BLE001  # a bug: Python would end with 1, which says that all is corrected
+        traceback.print_exc()
+        return FsckCode.OPERATIONAL
     code = exit_code(checked)
     if parsed.json:
         print(json.dumps(_as_json(checked, parsed.repository, code), indent=2))

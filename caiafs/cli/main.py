@@ -22,7 +22,7 @@ from caiafs.cli import (
     sync,
     umount,
 )
-from caiafs.cli.exits import ExitCode, exit_code
+from caiafs.cli.exits import ExitCode, exit_code, os_error
 from caiafs.core.errors import CaiaError
 from caiafs.core.secrets import forget_secrets
 
@@ -109,6 +109,9 @@ def main() -> int:
     except BrokenPipeError:
         # The reader of our output is gone (| head); the interpreter must not say so again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILURE
+    except OSError as exc:
+        print(f"caiafs: {os_error(exc)}", file=sys.stderr)
         return ExitCode.FAILURE
     except KeyboardInterrupt:
         return 130

@@ -197,12 +197,12 @@ def _user_name(uid: int) -> str:
 
 def check_places(config: Config) -> None:
     """Raise where mounting would cover what the mount itself needs."""
-    mountpoint = config.mountpoint.resolve()
+    mountpoint = os.path.realpath(config.mountpoint)  # resolve() breaks where links go round
     for what, place in (
         ("repository", config.repository),
         ("state directory", state_directory(config)),
     ):
-        if place.resolve().is_relative_to(mountpoint):
+        if Path(os.path.realpath(place)).is_relative_to(mountpoint):
             raise ConfigError(
                 f"the {what} {place} is below the mount point {mountpoint}, which would cover it",
                 exit_code=ExitCode.MOUNTPOINT,

@@ -1,6 +1,7 @@
 """What the commands that work on a repository have in common: its settings, and a mount that may be on it."""
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -59,6 +60,6 @@ def find_served(path: Path) -> tuple[Path, Mount | None]:
 
 def mount_of(repository: Path) -> Mount | None:
     """Return where `repository` is mounted, as far as this process can see."""
-    source = mount_source(repository.resolve())
+    source = mount_source(Path(os.path.realpath(repository)))
     mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_bytes())
     return next((mount for mount in mounts if mount.is_caiafs and mount.source == source), None)

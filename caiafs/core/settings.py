@@ -5,6 +5,7 @@ the process's own. Each value keeps where it came from, for error messages and .
 """
 
 import difflib
+import os
 import stat
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -183,11 +184,15 @@ def load(
     )
     config = replace(
         config,
-        repository=config.repository.resolve(),
-        state_dir=config.state_dir.resolve() if config.state_dir else None,
+        repository=_real(config.repository),
+        state_dir=_real(config.state_dir) if config.state_dir else None,
     )
     _check_together(config, origins)
     return Settings(config, origins, warnings)
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # resolve() raises RuntimeError where links go round
 
 
 def _decide_stores(values: dict[str, Any], origins: dict[str, str]) -> tuple[str, ...]:
