@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from tests.conftest import MountFactory, govc_environment
 from tests.mount.test_backlog import begin_interval
 from tests.mount.test_replaced_repository import put_in_place
 from tests.support.govc_server import GovcServer
-from tests.support.mount import Mount, run_caiafs
+from tests.support.mount import Mount, mounted_paths, run_caiafs
 from tests.support.promises import promise
+from tests.support.requirements import require_root
 from tests.support.small_disk import a_small_disk, fill
 from tests.support.waiting import wait_until
 
@@ -298,3 +300,63 @@ def test_document_above_the_limit_of_govc_is_in_git_only_until_the_limit_changes
         "govc has it, too",
     )
     caia.sync()
+
+
+def be_a_link(state_dir: Path, elsewhere: Path) -> None:
+    shutil.move(state_dir, elsewhere / "state")
+    state_dir.symlink_to(elsewhere / "state")
+
+
+def be_anothers(state_dir: Path, _elsewhere: Path) -> None:
+    require_root()
+    os.chown(state_dir, 12345, 12345)
+
+
+def hold_a_link(state_dir: Path, elsewhere: Path) -> None:
+    (state_dir / "log").unlink()
+    (state_dir / "log").symlink_to(elsewhere / "victim")
+
+
+def hold_a_fifo(state_dir: Path, _elsewhere: Path) -> None:
+    (state_dir / "log").unlink()
+    os.mkfifo(state_dir / "log")
+
+
+def hold_anothers(state_dir: Path, _elsewhere: Path) -> None:
+    require_root()
+    os.chown(state_dir / "log", 12345, 12345)
+
+
+@promise(
+    "L7",
+    "A state directory that is a link or another user's, or that holds a link, a FIFO or another user's file, is refused: nothing is"
+    " mounted, no link is followed, and the message names what is in the way.",
+)
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (be_a_link, "caiafs"),
+        (be_anothers, "caiafs"),
+        (hold_a_link, "caiafs/log"),
+        (hold_a_fifo, "caiafs/log"),
+        (hold_anothers, "caiafs/log"),
+    ],
+)
+def test_state_directory_that_may_be_a_trap_is_refused(
+    caia: Mount, tmp_path: Path, change: Callable[[Path, Path], None], named: str
+):
+    caia.unmount()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "victim").write_text("not to be touched")
+    change(caia.repo / "caiafs", elsewhere)
+    before = {path: path.read_bytes() for path in elsewhere.rglob("*") if path.is_file()}
+
+    done = run_caiafs(caia.repo, caia.path)
+
+    assert done.returncode == ExitCode.REPOSITORY, done
+    assert str(caia.repo / named) in done.stderr
+    assert str(caia.path) not in mounted_paths()
+    assert {p: p.read_bytes() for p in elsewhere.rglob("*") if p.is_file()} == before
+    if change is be_anothers or change is hold_anothers:
+        os.chown(caia.repo / named, os.geteuid(), os.getegid())

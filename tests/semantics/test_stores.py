@@ -1,6 +1,7 @@
 """Proofs of caiafs-semantics(7): the stores."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from tests.support.govc_server import GovcServer, GovcServers
 from tests.support.mount import Mount
 from tests.support.promises import promise
 from tests.support.waiting import wait_until
+
+OPERATION_TIMEOUT_S = 5
+UNMOUNT_GRACE_S = 3
 
 pytestmark = [pytest.mark.mount, pytest.mark.govc, pytest.mark.slow]
 
@@ -90,3 +94,43 @@ def test_wrong_token_is_no_obstacle(mount_caia: MountFactory, govc_servers: Govc
 
     assert caia.wait_health("degraded")["reasons"]
     wait_until(lambda: caia.commits(), "git has the save")
+
+
+@promise(
+    "T5",
+    "A govc that hangs keeps nobody waiting: names, reads and saves answer as ever, git has what was saved when operation_timeout"
+    " is over, and an unmount ends after unmount_grace; govc gets it with the next mount.",
+)
+def test_govc_that_hangs_keeps_nobody_waiting(
+    mount_caia: MountFactory, govc: GovcServer, tmp_path: Path
+):
+    caia = mount_caia(
+        env=govc_environment(govc),
+        options=[f"operation_timeout={OPERATION_TIMEOUT_S}s", f"unmount_grace={UNMOUNT_GRACE_S}s"],
+    )
+    caia.expect_log("govc|left to publish")
+    (caia / "doc").write_text("one")
+    caia.sync()
+    govc.pause()
+
+    began = time.monotonic()
+    (caia / "doc").write_text("two")
+    (caia / "new").write_text("new")
+    (caia / "new").rename(caia / "renamed")
+    assert sorted(os.listdir(caia.path)) == ["doc", "renamed"]
+    assert (caia / "doc").read_text() == "two"
+    answered_s = time.monotonic() - began
+    wait_until(
+        lambda: caia.git("ls-tree", "--name-only", "HEAD").split() == ["doc", "renamed"],
+        "git has it all",
+    )
+    caia.wait_health("degraded")
+    began = time.monotonic()
+    caia.unmount()
+    unmounted_s = time.monotonic() - began
+
+    assert answered_s < OPERATION_TIMEOUT_S
+    assert unmounted_s < UNMOUNT_GRACE_S + 20  # processes that end on a busy machine
+    govc.resume()
+    caia.start()
+    check_agreement(caia, tmp_path, govc)
