@@ -158,8 +158,7 @@ async def _publish_rest(mount: MountProcess, link: StoreLink) -> None:
         with trio.move_on_after(mount.config.unmount_grace_s):
             await link.process.wait_ready()
         stopped = await link.process.stop(mount.config.unmount_grace_s)
-    pending = mount.journal.last_seq - link.settled_seq
-    left = stopped.left if stopped is not None else {"git": pending}
+    left = stopped.left if stopped is not None else {"git": link.pending_ops}
     text = json.dumps({"left": left, "time_ns": time.time_ns(), "pid": os.getpid()})
     try:
         file = mount.db.state_dir / locations.LAST_UNMOUNT_NAME

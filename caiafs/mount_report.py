@@ -90,7 +90,7 @@ class Reporter:
             db_bytes=db.db_bytes,
             wal_bytes=db.wal_bytes,
             spool_bytes=sum(entry.stat().st_size for entry in spool),
-            pending_ops=max(0, mount.journal.last_seq - self._link.settled_seq),
+            pending_ops=self._link.pending_ops,
             oldest_pending_s=max(0.0, (time.time_ns() - oldest[0][0]) / 1e9) if oldest else 0.0,
             oldest_pending_path=display(oldest[0][1]) if oldest else "",
             pending_bytes=mount.journal.waiting_bytes,

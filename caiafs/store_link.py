@@ -102,6 +102,15 @@ class StoreLink:
         assert self._mount is not None, "tie was called"
         return self._mount
 
+    @property
+    def pending_ops(self) -> int:
+        """How many ops no store has settled.
+
+        Positions skip many after a power cut; a full disk keeps ops in the log that are settled.
+        """
+        journal = self.mount.journal
+        return min(journal.waiting_ops, max(0, journal.last_seq - self.settled_seq))
+
     def _on_logged(self, _last_seq: int) -> None:
         self.process.notify(Due(self._transactions.due_seq))
 

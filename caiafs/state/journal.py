@@ -63,6 +63,8 @@ class Journal:
         self._last_seq = max(_highest(db, "SELECT max(seq) FROM op"), settled)
         self._skipped_seqs = _SKIPPED_AFTER_REBOOT if db.rebooted else 0
         self._lazy_rows: dict[InodeNo, RowSource] = {}
+        self.ops_logged = 0
+        """How many ops were logged since the mount began; positions do not tell, they skip some."""
         self.count_ops()
         self._next_content = self._reserved_content = db.meta("next_content") or 1
         self._committed_seq = self._last_seq
@@ -80,6 +82,8 @@ class Journal:
     def count_ops(self) -> None:
         """Learn from the DB which inodes and contents have ops: some were taken out."""
         rows = self.db.rows
+        self.waiting_ops: int = rows("SELECT count(*) FROM op")[0][0]
+        """Ops that are not settled, or settled and not forgotten yet."""
         self._newest_op: dict[int, int] = dict(rows("SELECT ino, max(seq) FROM op GROUP BY ino"))
         held = rows("SELECT content, count(*) FROM op WHERE content NOT NULL GROUP BY content")
         self._op_contents = Counter(dict(held))
@@ -173,6 +177,8 @@ class Journal:
         # In order with the other statements: a content row is dropped unless an op before it refers
         # to it.
         self._statements.append((_PUT_OP, row))
+        self.waiting_ops += 1
+        self.ops_logged += 1
         self._newest_op[op.ino] = self._last_seq
         if op.content_id is not None:
             self._op_contents[op.content_id] += 1
@@ -191,6 +197,7 @@ class Journal:
 
     def op_settled(self, seq: int, ino: int, content_id: int | None) -> None:
         """Note that an op is being removed."""
+        self.waiting_ops -= 1
         if self._newest_op.get(ino) == seq:
             del self._newest_op[ino]
         if content_id is None:

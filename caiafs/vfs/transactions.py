@@ -39,6 +39,7 @@ class Transactions:
         self._max_age_s = max_age_s
         self._max_ops = max_ops
         self._first_seq: int | None = None
+        self._logged_before = 0
         self._began_s = 0.0
         self._begun = trio.Event()
         self._committed = False
@@ -62,7 +63,7 @@ class Transactions:
     @property
     def held(self) -> int:
         """How many ops the open transaction holds back."""
-        return self.journal.last_seq - self.due_seq
+        return self.journal.ops_logged - self._logged_before if self.is_open else 0
 
     def reasons(self) -> tuple[str, ...]:
         """Return what health says of an open transaction."""
@@ -84,6 +85,7 @@ class Transactions:
             raise InvalidArgument("a transaction is open already")
         self._make_versions()
         self._first_seq = self.journal.last_seq + 1
+        self._logged_before = self.journal.ops_logged
         self._began_s = time.monotonic()
         self._begun.set()
 

@@ -6,6 +6,7 @@ import pytest
 
 from caiafs.core.errors import StateCorrupt
 from caiafs.state import database, paths
+from caiafs.store_link import StoreLink
 from tests.support.vfs_world import WRITE
 
 LARGE = b"0123456789abcdef" * 32  # above inline_max_bytes of these worlds
@@ -115,3 +116,28 @@ async def test_op_numbers_that_the_stores_may_know_do_not_come_again(a_world, af
     later.journal.commit()
 
     assert later.journal.last_seq > survived + 100_000
+
+
+async def test_skipped_op_numbers_are_not_counted_as_pending(a_world, after_a_cut):
+    world = a_world()
+    await world.save(b"f", b"first")
+
+    later = after_a_cut(world)
+    await later.save(b"f", b"second")
+    later.journal.commit()
+    link = StoreLink("{}")
+    link.tie(later.mount)
+
+    assert link.pending_ops == 2
+    await later.settle()
+    link.settled_seq = later.journal.last_seq
+    assert link.pending_ops == 0
+
+
+async def test_transaction_does_not_count_skipped_op_numbers_as_changes(a_world, after_a_cut):
+    later = after_a_cut(a_world())
+    later.transactions.begin()
+    await later.save(b"f", b"first")
+    later.journal.commit()
+
+    assert later.transactions.held == 1
