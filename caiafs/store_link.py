@@ -67,8 +67,6 @@ log = logging.getLogger(__name__)
 
 _STORED_TIMEOUT_S = 60.0
 _FULL_PAUSE_S = 1.0
-_ARRIVAL_ROOM_BYTES = 2 * 1024 * 1024
-"""What a slice of others' changes takes in the state DB's log at most (`vfs.remote`)."""
 _ADOPT_TIMEOUT_S = 30.0
 
 
@@ -157,7 +155,7 @@ class StoreLink:
         if last_seq <= self.settled_seq:
             return
         self.settled_seq = last_seq
-        with contextlib.suppress(StateFull):  # what is said here goes with a later commit
+        with contextlib.suppress(StateError):  # what is said here goes with a later commit, if any
             self.mount.notes.settled(last_seq)
             self._transactions.settled(last_seq)
         if await self.mount.settlement.settled(last_seq):
@@ -195,12 +193,13 @@ class StoreLink:
             while self._arrived:
                 message, changes = self._arrived[0]
                 try:
-                    self.mount.db.require_room(_ARRIVAL_ROOM_BYTES)
                     await self._take(message, changes)
                 except StateFull as exc:
                     log.warning("changes of others wait: %s", exc)
                     self._full.set()
                     return
+                except StateError as exc:  # damage: the next mount is told of them again
+                    log.error("changes of others are left out: %s", exc)  # noqa: TRY400  # no bug
                 self._arrived.popleft()
                 if message.last_seq <= self.settled_seq:
                     self._note_commit(
@@ -221,7 +220,8 @@ class StoreLink:
 
         Changes that wait for a writer are in memory only: until then a restart has to hear of them.
         """
-        if commit != NO_OBJECT and not self.mount.remote.is_waiting and not self._arrived:
+        is_behind = self.mount.remote.is_waiting or self._arrived or self.mount.db.damage
+        if commit != NO_OBJECT and not is_behind:
             journal = self.mount.journal
             journal.put_meta("known_commit", commit)
             journal.commit_within(BACKGROUND_DELAY_S)

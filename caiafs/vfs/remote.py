@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol
 import trio
 
 from caiafs.core.conflicts import conflict_name
-from caiafs.core.errors import CaiaError
+from caiafs.core.errors import CaiaError, StateError, StateFull
 from caiafs.core.types import (
     ROOT_INODE,
     Change,
@@ -30,20 +30,23 @@ from caiafs.core.types import (
     GitMode,
     InodeNo,
     ObjectId,
-    git_mode,
     split_path,
 )
 from caiafs.state.journal import Journal
 from caiafs.vfs.caller import this_process
 from caiafs.vfs.inheritance import inherit
-from caiafs.vfs.inode import DAMAGED, EXPLICIT, LOADED, UNLOGGED, Inode
+from caiafs.vfs.inode import EXPLICIT, LOADED, Inode
 from caiafs.vfs.namespace import Namespace
 from caiafs.vfs.publication import Publication
+from caiafs.vfs.shown import differ_in_mode_only, same, shows
 from caiafs.vfs.table import InodeTable
 
 log = logging.getLogger(__name__)
 
 _SLICE = 100
+_SLICE_ROOM_BYTES = 2 * 1024 * 1024
+"""What a slice of changes takes in the state DB's log at most."""
+_RETRY_S = 1.0
 _ASIDE_MAX = 240
 
 
@@ -106,6 +109,9 @@ class Remote:
         where it looks the same again, for that op is merged.
 
         Without `trees` (they come with a commit's last message only) directories are loaded.
+
+        Raises:
+            StateFull, StateCorrupt: some are not taken in; all may be given once more.
         """
         self._last_seq = last_seq
         self._later_paths = None
@@ -118,6 +124,7 @@ class Remote:
         # A document may take the place of a directory, and the other way round.
         ordered = sorted(changes, key=lambda change: change.after is not None)
         for start in range(0, len(ordered), _SLICE):
+            self._journal.db.require_room(_SLICE_ROOM_BYTES)
             for change in ordered[start : start + _SLICE]:
                 self._take(change, trees)
             await self._tell_kernel()
@@ -138,17 +145,39 @@ class Remote:
         while True:
             await self._released.wait()
             self._released = trio.Event()
-            self._later_paths = None
-            for ino in tuple(self._waiting.keys() | self._blocked.keys()):
-                inode = self._table.peek(ino)
-                if inode is not None and inode.writers:
-                    continue
-                path_and_change = self._waiting.pop(ino, None)
+            try:
+                self._take_released()
+                await self._tell_kernel()
+            except StateFull as exc:
+                log.warning("changes of others wait on: %s", exc)
+                self._released.set()
+                await trio.sleep(_RETRY_S)
+            except StateError as exc:  # damage: the next mount is told of them again
+                log.error("changes of others cannot be taken in: %s", exc)  # noqa: TRY400  # no bug
+
+    def _take_released(self) -> None:
+        """Apply what waits for no writer any more; raises as `apply`, and what is left waits on."""
+        self._journal.db.require_room(_SLICE_ROOM_BYTES)
+        self._later_paths = None
+        for ino in tuple(self._waiting.keys() | self._blocked.keys()):
+            inode = self._table.peek(ino)
+            if inode is not None and inode.writers:
+                continue
+            path_and_change = self._waiting.pop(ino, None)
+            blocked = self._blocked.pop(ino, [])
+            try:
                 if path_and_change is not None:
                     self._take(path_and_change[1], {})
-                for change in self._blocked.pop(ino, ()):
-                    self._take(change, {})
-            await self._tell_kernel()
+                    path_and_change = None
+                while blocked:
+                    self._take(blocked[0], {})
+                    del blocked[0]
+            except StateError:
+                if path_and_change is not None:
+                    self._waiting[ino] = path_and_change
+                if blocked:
+                    self._blocked[ino] = blocked + self._blocked.get(ino, [])
+                raise
 
     async def _tell_kernel(self) -> None:
         """Commit, then have the kernel look again."""
@@ -166,6 +195,8 @@ class Remote:
         """Apply one change; one that makes no sense costs itself only."""
         try:
             self._apply(change, trees)
+        except StateError:
+            raise  # the change makes sense, and comes again
         except CaiaError as exc:
             log.warning("a change from outside was left out: %s", exc)
 
@@ -184,7 +215,7 @@ class Remote:
             return
         if inode is not None and self._waits(inode, change):
             return
-        if not _shows(inode, change.before) or self._has_later_op(change.path, inode):
+        if not shows(inode, change.before) or self._has_later_op(change.path, inode):
             return
         if inode is not None and inode.writers:
             self._waiting[inode.ino] = (change.path, change)
@@ -193,7 +224,7 @@ class Remote:
         if change.after is None:
             assert inode is not None, "it shows what was there before"
             self._remove(directory, name, inode)
-        elif inode is not None and _differ_in_mode_only(inode, change.after):
+        elif inode is not None and differ_in_mode_only(inode, change.after):
             self._set_executable(inode, change.after.mode)
         else:
             self._replace(directory, name, inode, change.after)
@@ -215,9 +246,9 @@ class Remote:
         path, earlier = self._waiting.get(inode.ino, (None, change))
         if path != change.path:
             return False
-        if _same(earlier.after, change.before):
+        if same(earlier.after, change.before):
             self._waiting[inode.ino] = (path, Change(path, earlier.before, change.after))
-            if _same(earlier.before, change.after):
+            if same(earlier.before, change.after):
                 del self._waiting[inode.ino]
         return True
 
@@ -357,23 +388,3 @@ class Remote:
                 return None
             directory = below
         return directory
-
-
-def _differ_in_mode_only(inode: Inode, after: Entry) -> bool:
-    return inode.is_file and inode.oid == after.oid and after.mode != GitMode.SYMLINK
-
-
-def _same(one: Entry | None, other: Entry | None) -> bool:
-    return one is other or (one is not None and one.same_content(other))
-
-
-def _shows(inode: Inode | None, entry: Entry | None) -> bool:
-    """Whether a path that has `inode` shows `entry` to the stores."""
-    if inode is None:
-        return entry is None
-    if inode.dirty or inode.flags & UNLOGGED or inode.unhashed is not None:
-        return False
-    if entry is None:
-        # Its only version was set aside: the stores have nothing there, and no op of ours follows.
-        return bool(inode.flags & DAMAGED) and not inode.is_logged
-    return inode.is_logged and inode.oid == entry.oid and git_mode(inode.mode) == entry.mode

@@ -21,6 +21,7 @@ from caiafs.vfs.inheritance import inherit
 from caiafs.vfs.inode import Inode
 from caiafs.vfs.namespace import Namespace
 from caiafs.vfs.publication import Publication
+from caiafs.vfs.remote import KernelNotifier
 from caiafs.vfs.table import InodeTable
 from caiafs.vfs.transactions import Transactions
 
@@ -31,18 +32,8 @@ _KERNEL_WAIT_S = 2.0
 _PATH_SHOWN = 40
 
 
-class Kernel(Protocol):
-    """Tells the kernel; `app` supplies fuse.invalidate."""
-
-    async def forget_name(
-        self, directory: InodeNo, name: bytes, removed: InodeNo | None = None
-    ) -> None:
-        """Have the kernel look a name up again."""
-        ...
-
-    async def forget_attributes(self, ino: InodeNo) -> None:
-        """Have the kernel ask for attributes again."""
-        ...
+class Kernel(KernelNotifier, Protocol):
+    """Tells the kernel, and knows when it has heard."""
 
     async def wait_told(self) -> None:
         """Return when the kernel has heard all that was to be told so far."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import trio
 
-from caiafs.core.errors import StateFull
+from caiafs.core.errors import StateError, StateFull
 from caiafs.core.types import InodeNo, ObjectId
 from caiafs.state.extents import Extents
 from caiafs.state.journal import Journal
@@ -63,7 +63,9 @@ class Settlement:
         except StateFull as exc:
             log.warning("what is published is forgotten later: %s", exc)
             self._full.set()
-            return 0
+        except StateError as exc:  # damage, which health tells of; ops that stay are settled again
+            log.error("what is published is not forgotten: %s", exc)  # noqa: TRY400  # no bug
+        return 0
 
     async def run(self) -> None:
         """Forget what a full disk kept, until cancelled."""
@@ -74,6 +76,8 @@ class Settlement:
                 await self._forget_all(self._wanted_seq)
             except StateFull:
                 continue
+            except StateError as exc:
+                log.error("what is published is not forgotten: %s", exc)  # noqa: TRY400  # as above
             self._full = trio.Event()
 
     async def _forget_all(self, last_seq: int) -> int:

@@ -1,0 +1,101 @@
+"""How changes from outside fare where the state DB refuses, and where somebody's tree is strange."""
+
+import pytest
+import trio
+import trio.testing
+
+from caiafs.core.errors import StateCorrupt, StateFull
+from caiafs.vfs import remote, settlement
+from tests.support.vfs_world import WRITE
+
+DOCUMENTS = {b"f": b"old", b"d/a": b"a", b"d/s/c": b"c"}
+
+
+def refuse(world, monkeypatch, kind):
+    """Have the state DB refuse every commit until the patch is taken back."""
+
+    def commit():
+        raise kind("no")
+
+    monkeypatch.setattr(world.journal, "commit", commit)
+
+
+async def test_changes_that_a_full_disk_refused_are_there_when_they_are_told_again(
+    a_world, monkeypatch
+):
+    world = a_world(DOCUMENTS)
+    await world.shown()
+    changes, trees = world.foreign({b"new": b"theirs"})
+
+    with monkeypatch.context() as patch:
+        refuse(world, patch, StateFull)
+        with pytest.raises(StateFull):
+            await world.remote.apply(changes, trees, last_seq=0)
+    await world.remote.apply(changes, trees, last_seq=0)
+
+    assert await world.read(b"new") == b"theirs"
+    world.check_tables()
+
+
+async def test_each_slice_of_changes_asks_for_room_before_it_is_begun(a_world, monkeypatch):
+    world = a_world(DOCUMENTS)
+    await world.shown()
+    asked = []
+    monkeypatch.setattr(world.db, "require_room", asked.append)
+
+    many = {b"n%03d" % number: b"n" for number in range(250)}
+    await world.remote.apply(*world.foreign(many))
+
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("change", [{b"f": b"theirs"}, {b"f": None, b"f/below": b"theirs"}])
+async def test_change_that_waited_for_a_writer_waits_on_while_the_disk_is_full(
+    a_world, monkeypatch, autojump_clock, change
+):
+    world = a_world(DOCUMENTS)
+    handle = world.open(b"f", WRITE)
+    world.files.on_released = world.remote.released
+    await world.remote.apply(*world.foreign(change))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.remote.run)
+        with monkeypatch.context() as patch:
+            patch.setattr(world.db, "_room", NoRoom())
+            world.files.release(handle)
+            await trio.testing.wait_all_tasks_blocked()
+            assert world.remote.is_waiting
+        await trio.sleep(2 * remote._RETRY_S)
+
+        assert not world.remote.is_waiting
+        assert b"theirs" in {text for _, text in (await world.shown()).values()}
+        nursery.cancel_scope.cancel()
+
+
+class NoRoom:
+    def has(self, _size):
+        return False
+
+    def forget(self):
+        pass
+
+
+async def test_damaged_state_db_ends_neither_task_that_takes_in_what_others_did(
+    a_world, monkeypatch, autojump_clock
+):
+    world = a_world(DOCUMENTS)
+    await world.save(b"ours", b"x")
+    seq = world.publish_now()
+    handle = world.open(b"f", WRITE)
+    world.files.on_released = world.remote.released
+    await world.remote.apply(*world.foreign({b"f": b"theirs"}))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.remote.run)
+        nursery.start_soon(world.settlement.run)
+        with monkeypatch.context() as patch:
+            refuse(world, patch, StateFull)
+            assert await world.settlement.settled(seq) == 0
+        with monkeypatch.context() as patch:
+            refuse(world, patch, StateCorrupt)
+            world.files.release(handle)
+            await trio.sleep(2 * settlement._RETRY_S)
+        nursery.cancel_scope.cancel()
