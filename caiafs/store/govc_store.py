@@ -71,6 +71,8 @@ class GovcStore:
         self._config = config
         self._breaker = Breaker(failures=config.breaker_failures, reset_s=config.breaker_reset_s)
         self._connected = False
+        self._writing = trio.Lock()
+        """Held while commits of the cursor are made: saving happens without `lock`, too."""
         self._saved_s = 0.0
 
     # --- calls
@@ -273,18 +275,23 @@ class GovcStore:
 
     async def advance_cursor(self, cursor: Cursor, changes: ChangeSet, *, save: bool) -> None:
         """As `move_cursor`, to `cursor`'s tree with changes applied."""
-        await self.move_cursor(await self._cursors.apply(cursor, changes.changes), save=save)
+        async with self._writing:
+            cursor = self.cursor = await self._cursors.apply(cursor, changes.changes)
+        await self.move_cursor(cursor, save=save)
 
     async def save_cursor(self) -> None:
         """Write the cursor to its ref."""
-        if self.cursor is not None:
-            await self._cursors.save(self.cursor, self.backend.capabilities.implementation)
-            self._saved_s = time.monotonic()
+        # Whoever waited writes the newest: an older one has a tree that nothing is built on any more.
+        async with self._writing:
+            if self.cursor is not None:
+                await self._cursors.save(self.cursor, self.backend.capabilities.implementation)
+                self._saved_s = time.monotonic()
 
     async def drop_cursor(self, cursor: Cursor) -> None:
         """Start again from `cursor`, which holds nothing: govc lost what it had."""
-        await self._cursors.drop()
-        self.cursor = cursor
+        async with self._writing:
+            await self._cursors.drop()
+            self.cursor = cursor
 
     async def aclose(self) -> None:
         """Save the cursor, close the connections."""
