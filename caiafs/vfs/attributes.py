@@ -19,7 +19,7 @@ from caiafs.core.types import InodeNo, git_mode
 from caiafs.state.journal import BACKGROUND_DELAY_S, Journal
 from caiafs.vfs.caller import Caller
 from caiafs.vfs.contents import Contents
-from caiafs.vfs.inode import HAS_XATTRS, UNLOGGED, Inode
+from caiafs.vfs.inode import HAS_XATTRS, UNLOGGED, Inode, storable_time
 from caiafs.vfs.notes import KINDS, Notes
 from caiafs.vfs.publication import Publication
 from caiafs.vfs.restore import OUR_XATTRS
@@ -88,11 +88,11 @@ class Attributes:
         if change.gid is not None:
             inode.gid = change.gid
         if change.atime_ns is not None:
-            inode.atime_ns = _storable(change.atime_ns)
+            inode.atime_ns = storable_time(change.atime_ns)
         if change.mtime_ns is not None:
-            inode.mtime_ns = _storable(change.mtime_ns)
+            inode.mtime_ns = storable_time(change.mtime_ns)
         ctime_ns = change.ctime_ns if change.ctime_ns is not None else time.time_ns()
-        inode.ctime_ns = _storable(ctime_ns)
+        inode.ctime_ns = storable_time(ctime_ns)
         self._journal.touch(inode)
         if change.is_times_only or (inode.dirty and inode.writers):
             # Of a file that is being written the flush makes all durable, attributes too.
@@ -213,8 +213,3 @@ class Attributes:
 def _refuse_ours(name: bytes) -> None:
     if name.startswith(OUR_XATTRS):
         raise NotPermitted("names in user.caia. belong to caiafs")
-
-
-def _storable(time_ns: int) -> int:
-    """Return the nearest time that 64 bits of ns hold: the years 1677 to 2262."""
-    return max(-(1 << 63), min(time_ns, (1 << 63) - 1))

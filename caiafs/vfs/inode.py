@@ -21,6 +21,12 @@ NOTED = int(InodeFlag.NOTED)
 
 
 _NAMELESS = (None, None)
+_TIME_MAX_NS = (1 << 63) - 1
+
+
+def storable_time(time_ns: int) -> int:
+    """Return the nearest time that 64 bits of ns hold: the years 1677 to 2262."""
+    return max(-_TIME_MAX_NS - 1, min(time_ns, _TIME_MAX_NS))
 
 
 class Inode:

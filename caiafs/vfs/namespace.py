@@ -219,6 +219,8 @@ class Namespace:
             raise NameTooLong(f"a name of {len(target[1])} bytes")
         old_directory, inode = self._present(*source)
         new_directory = self._table.get(target[0])
+        if not new_directory.nlink:  # somebody else's doing: the kernel does not know
+            raise NotFound("the directory was removed")
         there = self._table.find(new_directory, target[1])
         if flags & RENAME_EXCHANGE:
             if there is None:

@@ -350,16 +350,18 @@ class Remote:
 
     def _remove(self, directory: Inode, name: bytes, inode: Inode) -> None:
         """Take a name away, and directories that nobody made when they are empty."""
-        self._table.unlink(directory, name, inode)
-        if inode.is_directory:
-            directory.nlink -= 1
-        self._changed(directory, name, inode)
-        self._namespace.lost_name(inode)
-        names = self._table.names(directory)
-        if self._table.children(directory) or directory.flags & EXPLICIT or not names:
-            return
-        parent, own_name = names[0]
-        self._remove(self._table.get(parent), own_name, directory)
+        while True:
+            self._table.unlink(directory, name, inode)
+            if inode.is_directory:
+                directory.nlink -= 1
+                self._table.make_empty(inode)
+            self._changed(directory, name, inode)
+            self._namespace.lost_name(inode)
+            names = self._table.names(directory)
+            if self._table.children(directory) or directory.flags & EXPLICIT or not names:
+                return
+            inode, (parent, name) = directory, names[0]
+            directory = self._table.get(parent)
 
     def _set_executable(self, inode: Inode, mode: int) -> None:
         bits = (inode.mode & 0o444) >> 2

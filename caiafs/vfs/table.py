@@ -22,7 +22,7 @@ from caiafs.core.types import (
     ObjectId,
 )
 from caiafs.state.journal import Journal
-from caiafs.vfs.inode import EXPLICIT, HAS_XATTRS, LOADED, Inode
+from caiafs.vfs.inode import EXPLICIT, HAS_XATTRS, LOADED, Inode, storable_time
 from caiafs.vfs.restore import Restorer, SavedDirectory
 
 _INODE_COLUMNS = (
@@ -93,8 +93,16 @@ class InodeTable:
         self._inodes: dict[InodeNo, Inode] = {}
         self._trim_at = _TRIM_AT
         # Whole seconds, as git has them: so is told what nobody has changed here (sync.attributes).
-        self.import_time_ns = now_ns() // 1_000_000_000 * 1_000_000_000
-        """Times that imported documents show: those of the commit that they come from."""
+        self._import_time_ns = now_ns() // 1_000_000_000 * 1_000_000_000
+
+    @property
+    def import_time_ns(self) -> int:
+        """Time that imported documents show: that of the commit that they come from."""
+        return self._import_time_ns
+
+    @import_time_ns.setter
+    def import_time_ns(self, time_ns: int) -> None:
+        self._import_time_ns = storable_time(time_ns)  # whoever made the commit chose it
 
     def __len__(self) -> int:
         return len(self._inodes)
@@ -259,6 +267,12 @@ class InodeTable:
         for inode in tuple(self._inodes.values()):
             self.release(inode)
         self._trim_at = max(_TRIM_AT, 2 * len(self._inodes))
+
+    def make_empty(self, directory: Inode) -> None:
+        """Forget the names of a directory that was removed: whoever is in it sees nothing there."""
+        directory.children = {}
+        directory.oid = None
+        directory.flags |= LOADED
 
     def drop(self, inode: Inode) -> None:
         """Remove an inode for good; its content is the caller's."""

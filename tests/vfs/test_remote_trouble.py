@@ -4,9 +4,9 @@ import pytest
 import trio
 import trio.testing
 
-from caiafs.core.errors import StateCorrupt, StateFull
+from caiafs.core.errors import NotFound, StateCorrupt, StateFull
 from caiafs.vfs import remote, settlement
-from tests.support.vfs_world import WRITE
+from tests.support.vfs_world import ALICE, WRITE
 
 DOCUMENTS = {b"f": b"old", b"d/a": b"a", b"d/s/c": b"c"}
 
@@ -99,3 +99,50 @@ async def test_damaged_state_db_ends_neither_task_that_takes_in_what_others_did(
             world.files.release(handle)
             await trio.sleep(2 * settlement._RETRY_S)
         nursery.cancel_scope.cancel()
+
+
+async def test_rename_into_a_directory_that_somebody_else_removed_finds_nothing(a_world):
+    world = a_world(DOCUMENTS)
+    await world.shown()
+    gone = world.find(b"d/s")
+    gone.lookups = 1  # a process is in it
+    await world.remote.apply(*world.foreign({b"d/s/c": None}))
+
+    with pytest.raises(NotFound):
+        world.namespace.rename((1, b"f"), (gone.ino, b"f"), 0, ALICE)
+
+    assert await world.read(b"f") == b"old"
+
+
+async def test_directory_removed_before_anybody_looked_into_it_is_empty(a_world):
+    world = a_world(DOCUMENTS)
+    gone = world.find(b"d")
+    gone.lookups = 1  # a process is in it
+    await world.remote.apply(*world.foreign({b"d/a": None, b"d/s/c": None}))
+
+    assert world.table.children(gone) == {}
+    world.journal.commit()
+    assert world.count("inode") == 2  # the root and f
+
+
+async def test_last_document_of_a_very_deep_directory_is_removed_with_it(a_world):
+    path = b"/".join([b"a"] * 1500 + [b"document"])
+    world = a_world({b"f": b"x", path: b"deep"})
+    await world.shown()
+
+    await world.remote.apply(*world.foreign({path: None}))
+
+    assert set(await world.shown()) == {b"f"}
+    assert world.count("inode") == 2
+
+
+@pytest.mark.parametrize("time_ns", [10**30, -(10**30)])
+async def test_documents_of_a_commit_without_a_possible_time_are_shown(a_world, time_ns):
+    world = a_world(DOCUMENTS)
+    world.table.import_time_ns = time_ns
+    world.mkdir(b"new")
+
+    await world.remote.apply(*world.foreign({b"f": b"theirs", b"new": b"beside"}))
+
+    assert {b"theirs", b"beside"} <= {text for _, text in (await world.shown()).values()}
+    world.check_tables()
