@@ -7,18 +7,14 @@ Raises StateCorrupt where SQLite does.
 
 import contextlib
 import os
-import sqlite3
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from caiafs.core.errors import StateCorrupt
 from caiafs.core.types import ROOT_INODE, DocPath, InodeNo, ObjectId
-from caiafs.state import paths
 from caiafs.state.flags import InodeFlag
 from caiafs.state.saved import SavedEntry
+from caiafs.state.view import StateView
 
 _PLAIN_MODES = (0o100644, 0o100755, 0o120777, 0o040755)
 _KINDS = (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR)
@@ -59,21 +55,8 @@ class ChildDirectory:
     saved: ObjectId | None
 
 
-class AttributeReader:
-    """Reads the state DB of a mount that is running."""
-
-    def __init__(self, state_dir: Path) -> None:
-        uri = f"{paths.database(state_dir).absolute().as_uri()}?mode=ro"
-        try:
-            self._db = sqlite3.connect(
-                uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0
-            )
-        except sqlite3.Error as exc:
-            raise StateCorrupt(f"cannot open the state database for reading: {exc}") from exc
-
-    def close(self) -> None:
-        """Close the database."""
-        self._db.close()
+class AttributeReader(StateView):
+    """Reads attributes in the state DB of a mount that is running."""
 
     @property
     def version(self) -> int:
@@ -92,11 +75,6 @@ class AttributeReader:
     def newest_round(self) -> int:
         """Return the highest round of a row, 0 where there is none."""
         return int(self._rows("SELECT max(round) FROM inode")[0][0] or 0)
-
-    def meta(self, key: str) -> object | None:
-        """Return a value of `meta`, None where it is not set."""
-        rows = self._rows("SELECT value FROM meta WHERE key=?", key)
-        return rows[0][0] if rows else None
 
     def has_saved(self) -> bool:
         """Whether something saved earlier waits for its directory to be loaded."""
@@ -213,9 +191,3 @@ class AttributeReader:
                 path = DocPath(path + b"/" + name if path else name)
             known[ino] = path
         return path
-
-    def _rows(self, sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
-        try:
-            return self._db.execute(sql, arguments).fetchall()
-        except sqlite3.Error as exc:
-            raise StateCorrupt(f"cannot read the state database: {exc}") from exc

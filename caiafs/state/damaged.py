@@ -15,6 +15,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from caiafs.core.durable import sync_path
 from caiafs.core.errors import StateFull
 from caiafs.state import paths
 from caiafs.state.extents import Extents
@@ -77,13 +78,14 @@ def set_aside(state_dir: Path, version: DamagedVersion, remains: Remains) -> Dam
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         if _keep(remains, content):
+            sync_path(content)
             version = _with_map(replace(version, file=content.name), remains.extents)
         record = directory / f"{version.name}.json"
         with record.open("x") as file:
             file.write(json.dumps(asdict(version), indent=2) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        _sync(directory)
+        sync_path(directory)
     except OSError as exc:
         raise StateFull(f"a damaged version cannot be set aside: {exc}") from exc
     return version
@@ -112,14 +114,6 @@ def _with_map(version: DamagedVersion, extents: Extents | None) -> DamagedVersio
         return version
     pieces = tuple((p.start, p.stop, p.spool_offset) for p in extents.pieces)
     return replace(version, base=extents.base or "", pieces=pieces)
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def read_all(state_dir: Path) -> list[DamagedVersion]:

@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import trio
 
+from caiafs.core.durable import sync_path
 from caiafs.core.errors import StateCorrupt, StateError, StateFull
 from caiafs.core.machine import boot_id
 from caiafs.state import paths
@@ -123,7 +124,7 @@ class StateDatabase:
         except sqlite3.Error as exc:
             raise translate(exc) from exc
         if is_new:
-            _sync_directory(state_dir)
+            sync_path(state_dir)
         return cls(state_dir, db, is_new=is_new, rebooted=last not in {None, ("",), (boot_id(),)})
 
     def check(self) -> None:
@@ -283,12 +284,3 @@ def _checkpoint_passive(file: Path) -> tuple[int, int]:
         log.warning("checkpoint of the state database failed: %s", exc)
         return (0, 0)
     return int(frames), int(copied)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the names in a directory last through a power cut."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -6,19 +6,18 @@ Raises StateCorrupt where SQLite or the spool does.
 """
 
 import os
-import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from caiafs.core.errors import NotFound, StateCorrupt
 from caiafs.core.types import DocPath, Entry, GitMode, InodeNo, ObjectId, git_mode
-from caiafs.state import paths
 from caiafs.state.extents import Extents
 from caiafs.state.flags import InodeFlag
 from caiafs.state.guard import spool_file
 from caiafs.state.ops import Op, OpKind
 from caiafs.state.said import Note, Transaction
+from caiafs.state.view import StateView
 
 _OP_COLUMNS = (
     "seq, kind, path, target, mode, oid, size, content, replaced, ino, uid, program, time_ns, aside"
@@ -83,39 +82,8 @@ def to_op(row: tuple[Any, ...]) -> Op:
     )
 
 
-class StateReader:
-    """Reads the state DB of a mount that is running."""
-
-    def __init__(self, state_dir: Path) -> None:
-        self._state_dir = state_dir
-        uri = f"{paths.database(state_dir).absolute().as_uri()}?mode=ro"
-        try:
-            self._db = sqlite3.connect(
-                uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0
-            )
-        except sqlite3.Error as exc:
-            raise StateCorrupt(f"cannot open the state database for reading: {exc}") from exc
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the database."""
-        self._db.close()
-
-    def _rows(self, sql: str, *arguments: object) -> list[tuple[Any, ...]]:
-        try:
-            return self._db.execute(sql, arguments).fetchall()
-        except sqlite3.Error as exc:
-            raise StateCorrupt(f"cannot read the state database: {exc}") from exc
-
-    def meta(self, key: str) -> object | None:
-        """Return a value of `meta`, None where it is not set."""
-        rows = self._rows("SELECT value FROM meta WHERE key=?", key)
-        return rows[0][0] if rows else None
+class StateReader(StateView):
+    """Reads ops and contents in the state DB of a mount that is running."""
 
     def ops_after(self, seq: int, limit: int) -> list[Op]:
         """Return at most `limit` ops that follow `seq`, in order.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import trio
 
+from caiafs.core.durable import sync_path
 from caiafs.core.errors import StateCorrupt, StateError, StateFull
 from caiafs.core.types import ObjectId
 from caiafs.state import paths
@@ -124,10 +125,6 @@ class Spool:
 def _sync(fd: int, directory: Path) -> None:
     try:
         os.fdatasync(fd)
-        directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory_fd)
-        finally:
-            os.close(directory_fd)
+        sync_path(directory)
     except OSError as exc:
         raise StateFull(f"a spool file could not be synced: {exc.strerror}") from exc

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-from caiafs.backends.git.pack import sync_path
+from caiafs.core.durable import sync_path
 from caiafs.core.errors import ConfigError, Corrupt
 from caiafs.core.types import ObjectId
 from caiafs.upkeep.bundle import check_pack, open_bundle

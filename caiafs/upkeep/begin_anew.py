@@ -15,12 +15,13 @@ from caiafs.backends.git.backend import GitBackend
 from caiafs.backends.git.contents import GitContents
 from caiafs.core.errors import CaiaError
 from caiafs.state import paths
+from caiafs.state.view import open_state
 from caiafs.sync.attributes import open_saver
 from caiafs.sync.export_record import FILE_NAME as RECORD_NAME
 from caiafs.upkeep.check_files import BaseFile, hash_file
 from caiafs.upkeep.lost import Lost
 from caiafs.upkeep.pages import salvage_pages
-from caiafs.upkeep.place import Place, open_state
+from caiafs.upkeep.place import Place
 from caiafs.upkeep.salvage import Gathering, Salvaged, files_of_database, publish
 
 log = logging.getLogger(__name__)

@@ -19,10 +19,11 @@ from caiafs.state.extents import Extents
 from caiafs.state.flags import InodeFlag
 from caiafs.state.guard import spool_file
 from caiafs.state.reader import StoredContent, read_spooled
+from caiafs.state.view import open_state
 from caiafs.sync.contents import PARTIAL
 from caiafs.sync.export_record import FILE_NAME as ATTRIBUTES_NAME
 from caiafs.upkeep.findings import Finding, Kind
-from caiafs.upkeep.place import Place, open_state, path_of
+from caiafs.upkeep.place import Place, path_of
 
 _PIECE_BYTES = 4 << 20
 _OP_CONTENTS = """

@@ -23,10 +23,11 @@ from caiafs.core.types import (
 from caiafs.state.flags import InodeFlag
 from caiafs.state.ops import Op, OpKind
 from caiafs.state.reader import to_op
+from caiafs.state.view import open_state
 from caiafs.sync.replay import Merging, replay
 from caiafs.upkeep.check_govc import documents_of
 from caiafs.upkeep.findings import Finding, Kind
-from caiafs.upkeep.place import Place, open_state
+from caiafs.upkeep.place import Place
 
 _SHOWN = 20
 _OPS = (

@@ -14,8 +14,9 @@ from caiafs.core.errors import CaiaError, NotFound
 from caiafs.core.types import EMPTY_BLOB, ROOT_INODE, DocPath, ObjectId, display
 from caiafs.state.flags import InodeFlag
 from caiafs.state.schema import SCHEMA_VERSION
+from caiafs.state.view import open_state
 from caiafs.upkeep.findings import Finding, Kind
-from caiafs.upkeep.place import Place, open_state, path_of
+from caiafs.upkeep.place import Place, path_of
 
 _SHOWN = 20
 _BEGIN_ANEW = "publishes what can be read of it, sets it aside and begins anew from git"

@@ -26,9 +26,10 @@ from caiafs.core.types import (
 )
 from caiafs.state import paths
 from caiafs.state.flags import InodeFlag
+from caiafs.state.view import open_state
 from caiafs.upkeep.check_files import pieces_of, to_stored
 from caiafs.upkeep.git_run import environment_of
-from caiafs.upkeep.place import Place, open_state, path_of
+from caiafs.upkeep.place import Place, path_of
 
 _IN_MEMORY_BYTES = 256 << 20
 _LOGGED = (

@@ -19,6 +19,7 @@ from caiafs.backends.govc import GovcBackend, GovcSettings
 from caiafs.core.errors import CaiaError, StoreError
 from caiafs.core.types import DocPath, ObjectId
 from caiafs.state import paths
+from caiafs.state.view import open_state
 from caiafs.upkeep import repair_git
 from caiafs.upkeep.begin_anew import begin_anew
 from caiafs.upkeep.check_files import (
@@ -35,7 +36,7 @@ from caiafs.upkeep.check_state import check_database
 from caiafs.upkeep.elsewhere import BaseFiles, Elsewhere
 from caiafs.upkeep.findings import Finding, Kind, Report
 from caiafs.upkeep.lost import Lost
-from caiafs.upkeep.place import Place, held, open_state
+from caiafs.upkeep.place import Place, held
 from caiafs.upkeep.salvage import files_of_database
 
 _SCRATCH = "fsck-"

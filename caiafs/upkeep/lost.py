@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
-from caiafs.backends.git.pack import sync_path
+from caiafs.core.durable import sync_path
 
 _NAME_MAX = 180
 

@@ -20,6 +20,7 @@ from caiafs.core.types import DocPath, ObjectId
 from caiafs.state import paths
 from caiafs.state.flags import InodeFlag
 from caiafs.state.lock import RepositoryLock
+from caiafs.state.view import open_state
 from caiafs.store.trailers import writer_of
 from caiafs.sync.recovery import find_settled
 from caiafs.vfs.local_names import LocalNames
@@ -98,12 +99,6 @@ class Pending:
     def __str__(self) -> str:
         count = self.ops + self.files
         return f"{count} change{'' if count == 1 else 's'}"
-
-
-def open_state(state_dir: Path) -> sqlite3.Connection:
-    """Open the state DB for reading; a mount may go on writing it. Closing is the caller's."""
-    uri = f"{paths.database(state_dir).absolute().as_uri()}?mode=ro"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)
 
 
 def count_pending(place: Place) -> Pending:

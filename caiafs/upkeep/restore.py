@@ -14,9 +14,9 @@ from typing import BinaryIO
 
 import trio
 
-from caiafs.backends.git.pack import sync_path
 from caiafs.backends.git.refs import RefUpdate
 from caiafs.backends.git.repository import Repository, open_repository
+from caiafs.core.durable import sync_path
 from caiafs.core.errors import ConfigError, Corrupt, StoreError
 from caiafs.upkeep.bundle import Header, NoBundle, check_pack, open_bundle
 from caiafs.upkeep.git_run import PIECE_BYTES, ask_git, feed_git

@@ -16,8 +16,8 @@ from caiafs.backends.git.pack import (
     ZLIB_LEVEL,
     NewObject,
     loose_header,
-    sync_path,
 )
+from caiafs.core.durable import sync_path
 
 
 def write_loose(object_dir: Path, objects: Iterable[NewObject]) -> None:

@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from caiafs.core.durable import sync_path
 from caiafs.core.types import ObjectId
 
 _KIND_BITS = {b"commit": 1, b"tree": 2, b"blob": 3}
@@ -34,15 +35,6 @@ def new_object(kind: bytes, data: bytes) -> NewObject:
     return NewObject(
         kind, ObjectId(hashlib.sha1(loose_header(kind, len(data)) + data).hexdigest()), data
     )
-
-
-def sync_path(path: Path) -> None:
-    """Make the entries of a directory, or the bytes of a file, last through a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class PackWriter:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pygit2
 from pygit2.enums import RepositoryOpenFlag
 
-from caiafs.backends.git.pack import sync_path
+from caiafs.core.durable import sync_path
 from caiafs.core.errors import Corrupt, RevisionConflict, Unreachable
 from caiafs.core.types import ObjectId
 

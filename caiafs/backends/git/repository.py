@@ -13,8 +13,8 @@ import pygit2
 from pygit2.enums import RepositoryInitFlag, RepositoryOpenFlag
 
 from caiafs.backends.git.objects import ObjectReader
-from caiafs.backends.git.pack import sync_path
 from caiafs.backends.git.refs import RefStore
+from caiafs.core.durable import sync_path
 from caiafs.core.errors import ConfigError, Corrupt
 from caiafs.core.types import EMPTY_TREE, ObjectId
 
