@@ -50,6 +50,7 @@ from caiafs.sync.publisher import Publisher, PublisherParts, PublisherSettings
 from caiafs.sync.pushes import Pushes
 from caiafs.sync.rebase import find_difference
 from caiafs.sync.recovery import find_news, find_settled, find_unfinished, known_tree
+from caiafs.sync.remote import Remote
 from caiafs.sync.remote_assembly import build_remote
 from caiafs.sync.replay import Merging
 from caiafs.sync.reporter import Reporter
@@ -103,18 +104,18 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
         async with published.lock:
             await pushes.take()
             await parts.history.learn()
-        if parts.remote is not None and published.commit is None:
-            # So that nothing is saved into an empty folder whose documents are about to come.
-            with trio.move_on_after(_FIRST_LOOK_S):
-                await parts.remote.attempt()
-        await channel.send(Current())
-        exact_last = await _find_exact_last(parts, state, start.writer_id)
-        settings = replace(_publisher_settings(config, start.writer_id), exact_last=exact_last)
-        publisher = Publisher(settings, parts.publisher_parts)
-        saver = open_saver(
-            config, Path(start.state_dir), git, lambda: publisher.is_idle, parts.documents
-        )
-        await _run(channel, parts, publisher, saver)
+        async with trio.open_nursery() as nursery:
+            if parts.remote is not None:
+                await _start_remote(parts.remote, published, nursery)
+            await channel.send(Current())
+            exact_last = await _find_exact_last(parts, state, start.writer_id)
+            settings = replace(_publisher_settings(config, start.writer_id), exact_last=exact_last)
+            publisher = Publisher(settings, parts.publisher_parts)
+            saver = open_saver(
+                config, Path(start.state_dir), git, lambda: publisher.is_idle, parts.documents
+            )
+            await _run(channel, parts, publisher, saver)
+            nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
             if parts.govc is not None:
@@ -313,6 +314,17 @@ async def _rebase(parts: Parts, state: StateReader, known: ObjectId) -> None:
     await parts.pushes.tell(found.changes, found.trees, published.commit, always=True)
 
 
+async def _start_remote(remote: Remote, published: Published, nursery: trio.Nursery) -> None:
+    """Start following the remote; wait a moment for what it has, so that nothing is saved into a folder that only seems empty.
+
+    The round goes on after that: ended half-way, the mount might never hear of documents that the branch has already.
+    """
+    nursery.start_soon(remote.run)
+    if published.commit is None:
+        with trio.move_on_after(_FIRST_LOOK_S):
+            await remote.wait_first_round()
+
+
 async def _find_exact_last(parts: Parts, state: StateReader, writer_id: str) -> int:
     """Ask the primary for a group that it has and the branch has not: a crash came between the two."""
     govc, settled = parts.govc, parts.published.settled_seq
@@ -359,7 +371,6 @@ async def _run(
             nursery.start_soon(parts.catch_up.run)
         if parts.remote is not None:
             parts.remote.changed = reporter.changed
-            nursery.start_soon(parts.remote.run)
         if parts.comparison is not None:
             parts.comparison.progress = reporter.changed
             nursery.start_soon(parts.comparison.run)

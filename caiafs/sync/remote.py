@@ -162,6 +162,11 @@ class Remote:
                 await self.attempt()
                 await self._wait_work()
 
+    async def wait_first_round(self) -> None:
+        """Wait until `run` has made its first round, whatever came of it."""
+        while not self._done:
+            await self._ended.wait()
+
     async def _watch_branch(self) -> None:
         while True:
             await self._published.wait_moved()

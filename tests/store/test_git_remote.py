@@ -10,8 +10,10 @@ import pytest
 import trio
 
 from caiafs.backends.git import remote as git_remote
+from caiafs.backends.git.backend import GitBackend
 from caiafs.core.types import blob_id
 from caiafs.link.messages import AdoptRequest
+from caiafs.sync import assembly
 from tests.support.git_remote import (
     INTERVAL_S,
     SharedRepository,
@@ -93,6 +95,22 @@ async def test_an_empty_remote_gets_what_is_saved(tmp_path, shared):
 
         assert {p: (int(m, 8), o) for p, (m, o) in shared.tree().items()} == documents(world)
         assert shared.git("for-each-ref", "--format=%(refname)").split() == ["refs/heads/main"]
+
+
+async def test_documents_of_a_remote_that_takes_long_appear_all_the_same(
+    tmp_path, shared, monkeypatch
+):
+    shared.commit({"f": "1\n"})
+    monkeypatch.setattr(assembly, "_FIRST_LOOK_S", 1.0)
+    diff = GitBackend.diff
+
+    async def slow_diff(*arguments):
+        await trio.sleep(1.5)  # as long as that of a large tree
+        return await diff(*arguments)
+
+    monkeypatch.setattr(GitBackend, "diff", slow_diff)
+    async with a_sync_world(tmp_path / "world", **remote_settings(shared)) as world:
+        await until(lambda: b"f" in world.shown, WAIT_S / 4)
 
 
 async def test_what_others_push_comes_here(tmp_path, shared):
