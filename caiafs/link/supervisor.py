@@ -9,10 +9,6 @@ import contextlib
 import dataclasses
 import logging
 import math
-import os
-import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -22,6 +18,7 @@ import trio
 
 from caiafs.core.errors import DeadlineExceeded, Unreachable
 from caiafs.link.channel import Channel, LinkError
+from caiafs.link.child import Child
 from caiafs.link.messages import (
     AdoptRequest,
     Changes,
@@ -50,7 +47,6 @@ log = logging.getLogger(__name__)
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 5.0
 _STEADY_S = 30.0
-_EXIT_WAIT_S = 2.0
 _REPLY_SLACK_S = 5.0
 _DUE_PAUSE_S = 0.01
 
@@ -130,7 +126,7 @@ class StoreProcess:
         }
         self._command = command
         self._channel: Channel | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
         self._pending: dict[int, _Pending] = {}
         self._last_request_id = 0
         self._due: Due | None = None
@@ -159,13 +155,18 @@ class StoreProcess:
         """Keep a store process running until `stop`; started once the first one is exec'd.
 
         Mount after that: a process that is started later is exec'd too, but inherits nothing either.
+
+        Raises:
+            Unreachable: the first one cannot be started.
         """
         backoff_s = BACKOFF_FIRST_S
+        process: Child | None = Child.start(self._command)
+        task_status.started()
         try:
             while True:
                 began = trio.current_time()
-                await self._run_once(task_status)
-                task_status = trio.TASK_STATUS_IGNORED
+                if process is not None:
+                    await self._serve(process)
                 if self._stopping:
                     return
                 if trio.current_time() - began > _STEADY_S:
@@ -173,18 +174,24 @@ class StoreProcess:
                 self._restarts += 1
                 await trio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
+                process = self._start_again()
         finally:
             self._ended.set()
 
-    async def _run_once(self, task_status: trio.TaskStatus[None]) -> None:
-        """Start one process and serve it until it ends."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = self._spawn(theirs.fileno())
-        self._process = process
-        channel = Channel(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+    def _start_again(self) -> Child | None:
+        """Start a process; None where that is to be tried again."""
         try:
-            task_status.started()
+            return Child.start(self._command)
+        except Unreachable as exc:
+            self._reason = str(exc)
+            log.warning("%s", exc)
+            return None
+
+    async def _serve(self, process: Child) -> None:
+        """Serve a process until it ends."""
+        self._process = process
+        channel = Channel(trio.SocketStream(trio.socket.from_stdlib_socket(process.link)))
+        try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._send_due, channel)
                 await self._receive(channel)
@@ -194,20 +201,11 @@ class StoreProcess:
             self._channel = self._seen = None
             with trio.CancelScope(shield=True):
                 await channel.aclose()
-                await _reap(process)
+                ending = await process.end()
             self._process = None
             if not self._stopping:
-                self._reason = f"store process restarted after {_ending(process.returncode)}"
+                self._reason = f"store process restarted after {ending}"
                 log.warning("%s", self._reason)
-
-    def _spawn(self, fd: int) -> subprocess.Popen[bytes]:
-        # Not trio.run_process: it forks from a worker thread, and PDEATHSIG fires when the *thread*
-        # that forked ends. Popen closes every other descriptor, the FUSE device among them.
-        return subprocess.Popen(
-            [*self._command, "--fd", str(fd), "--parent", str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(fd,),
-        )
 
     async def _receive(self, channel: Channel) -> None:
         try:
@@ -241,9 +239,10 @@ class StoreProcess:
     async def _on_ready(self, message: Ready) -> None:
         await self._events.on_ready(message)
         assert self._channel is not None, "it said Ready over the channel"
+        # From here on each sends its own: what comes while these are sent is none of them.
+        self._is_ready = True
         for pending in list(self._pending.values()):
             await self._channel.send(pending.request)
-        self._is_ready = True
         self._ready.set()
         self._wake.set()
 
@@ -358,31 +357,3 @@ class StoreProcess:
         if not self._ended.is_set() and self._process is not None:
             self._process.kill()
         return self._stopped
-
-
-async def _reap(process: subprocess.Popen[bytes]) -> None:
-    """Wait for the end of a process that was told, kill it when it does not."""
-    with contextlib.closing(_PidFd(process.pid)) as pidfd:
-        with trio.move_on_after(_EXIT_WAIT_S) as scope:
-            await pidfd.wait_ended()
-        if scope.cancelled_caught:
-            process.kill()
-            await pidfd.wait_ended()
-    process.wait()
-
-
-class _PidFd:
-    def __init__(self, pid: int) -> None:
-        self._fd = os.pidfd_open(pid)
-
-    async def wait_ended(self) -> None:
-        await trio.lowlevel.wait_readable(self._fd)
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
-def _ending(returncode: int) -> str:
-    if returncode >= 0:
-        return f"exit {returncode}"
-    return signal.Signals(-returncode).name

@@ -1,16 +1,20 @@
 """The supervisor against a stand-in for the store process, a real process each time."""
 
+import errno
 import os
 import signal
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from caiafs.core.errors import DeadlineExceeded, Unreachable
 from caiafs.core.types import EMPTY_TREE
-from caiafs.link import supervisor
+from caiafs.link import child, supervisor
 from caiafs.link.messages import Due, LoadDone, LoadRequest, Start, Stopped, StoredRequest
 from caiafs.link.supervisor import StoreProcess
 from tests.support.waiting import PATIENCE_S
@@ -161,7 +165,7 @@ async def test_stop_returns_what_is_left(process):
 
 async def test_process_that_does_not_stop_is_killed(process, events, monkeypatch):
     monkeypatch.setattr(supervisor, "_REPLY_SLACK_S", 0.1)
-    monkeypatch.setattr(supervisor, "_EXIT_WAIT_S", 0.1)
+    monkeypatch.setattr(child, "EXIT_WAIT_S", 0.1)
     pid = process.statistics().pid
     with pytest.raises(DeadlineExceeded):
         await process.request(LoadRequest(request_id=0, oid="hang"), timeout_s=0.1)
@@ -182,3 +186,52 @@ async def test_child_inherits_nothing_but_its_socket(process, events, tmp_path):
         targets = [os.readlink(f"/proc/{process.statistics().pid}/fd/{fd}") for fd in links]
 
     assert str(tmp_path / "secret") not in targets
+
+
+async def test_request_made_while_others_are_sent_to_a_new_process_is_sent_too(
+    process, events, monkeypatch
+):
+    reached, go = trio.Event(), trio.Event()
+    send = supervisor.Channel.send
+
+    async def slowly(self, message):
+        if process.statistics().restarts and isinstance(message, LoadRequest) and not go.is_set():
+            reached.set()
+            await go.wait()
+        await send(self, message)
+
+    monkeypatch.setattr(supervisor.Channel, "send", slowly)
+    answers = []
+
+    async def ask(oid):
+        answers.append(await process.request(LoadRequest(request_id=0, oid=oid)))
+
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "second-life")
+            await events.wait_for(lambda: "waiting" in events.reports)
+            os.kill(process.statistics().pid, signal.SIGKILL)
+            await reached.wait()
+            nursery.start_soon(ask, "a" * 40)
+            await trio.testing.wait_all_tasks_blocked()
+            go.set()
+
+    assert {reply.oid for reply in answers} == {"second-life", "a" * 40}
+
+
+@pytest.mark.parametrize("what", ["socketpair", "pidfd_open", "Popen"])
+async def test_process_that_cannot_be_started_again_is_tried_until_it_can(
+    process, events, monkeypatch, what
+):
+    where = {"socketpair": socket, "pidfd_open": os, "Popen": subprocess}
+    with monkeypatch.context() as patch:
+
+        def refuse(*_args, **_named):
+            raise OSError(errno.EMFILE, "too many open files")
+
+        patch.setattr(where[what], what, refuse)
+        os.kill(process.statistics().pid, signal.SIGKILL)
+        await until(lambda: "cannot be started" in process.statistics().reason)
+
+    await until(lambda: process.statistics().ready)
+    assert await process.request(LoadRequest(request_id=0, oid="a" * 40))
