@@ -4,6 +4,7 @@ Everything it needs comes with the first message over descriptor N. It ends with
 stream, at SIGTERM, which the kernel sends when the parent dies, and by an alarm where its loop hangs.
 """
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -87,10 +88,20 @@ async def serve(channel: Channel) -> None:
     except* CaiaError as group:
         for exc in _leaves(group):
             log.error("%s", exc)  # noqa: TRY400  # said to a person; it is no bug
-        await channel.send(Failed("; ".join(str(exc) for exc in _leaves(group))))
+        await _tell_failure(channel, "; ".join(str(exc) for exc in _leaves(group)))
+    except* Exception as group:
+        log.exception("the store process broke")  # nobody reads what goes to standard error
+        first = _leaves(group)[0]
+        await _tell_failure(channel, f"an internal error: {type(first).__name__}; see the log")
+        raise
 
 
-def _leaves(group: BaseExceptionGroup[CaiaError]) -> list[BaseException]:
+async def _tell_failure(channel: Channel, reason: str) -> None:
+    with contextlib.suppress(LinkError):
+        await channel.send(Failed(reason))
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> list[BaseException]:
     found: list[BaseException] = []
     for exc in group.exceptions:
         found += _leaves(exc) if isinstance(exc, BaseExceptionGroup) else [exc]

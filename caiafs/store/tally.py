@@ -18,6 +18,7 @@ from caiafs.core.types import EMPTY_TREE, Change, GitMode, ObjectId
 log = logging.getLogger(__name__)
 
 _PAUSE_S = 0.25
+_PAUSE_MAX_S = 60.0
 _LOOK_S = 0.5
 
 
@@ -82,6 +83,7 @@ class Tally:
 
     async def run(self) -> None:
         """Keep them, for ever."""
+        pause_s = _PAUSE_S
         while True:
             tree = self._branch.tree
             other = self._other_tree() or EMPTY_TREE
@@ -90,8 +92,11 @@ class Tally:
                     self._counted = await self._count(tree, other)
                 except CaiaError as exc:  # figures only; what is wrong shows where it matters
                     log.debug("documents cannot be counted: %s", exc)
+                    pause_s = min(2 * pause_s, _PAUSE_MAX_S)  # each try may walk the whole tree
+                else:
+                    pause_s = _PAUSE_S
                 self.changed()
-                await trio.sleep(_PAUSE_S)
+                await trio.sleep(pause_s)
             if tree == self._branch.tree:
                 with trio.move_on_after(_LOOK_S):
                     await self._branch.wait_moved()

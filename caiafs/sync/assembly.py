@@ -42,6 +42,7 @@ from caiafs.sync.follower import Follower
 from caiafs.sync.foreign import ForeignCommits
 from caiafs.sync.groups import GroupLimits
 from caiafs.sync.identity import Identities
+from caiafs.sync.lasting import run_lasting
 from caiafs.sync.late_source import LateSource
 from caiafs.sync.merge import conflict_name, merge_text
 from caiafs.sync.parts import Parts
@@ -319,7 +320,7 @@ async def _start_remote(remote: Remote, published: Published, nursery: trio.Nurs
 
     The round goes on after that: ended half-way, the mount might never hear of documents that the branch has already.
     """
-    nursery.start_soon(remote.run)
+    nursery.start_soon(run_lasting, remote.run, "following the git remote")
     if published.commit is None:
         with trio.move_on_after(_FIRST_LOOK_S):
             await remote.wait_first_round()
@@ -357,14 +358,14 @@ async def _run(
         remote=parts.remote,
     )
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(reporter.run)
+        nursery.start_soon(run_lasting, reporter.run, "reporting")
         nursery.start_soon(publisher.run)
         if saver is not None:
             nursery.start_soon(saver.run)
-        nursery.start_soon(parts.history.run)
+        nursery.start_soon(run_lasting, parts.history.run, "learning ids of documents")
         nursery.start_soon(parts.follower.run)
         parts.tally.changed = reporter.changed
-        nursery.start_soon(parts.tally.run)
+        nursery.start_soon(run_lasting, parts.tally.run, "counting documents")
         if parts.govc is not None and parts.catch_up is not None:
             parts.govc.changed = reporter.changed
             parts.catch_up.progress = reporter.changed

@@ -42,6 +42,7 @@ from caiafs.state.saved import SavedEntry, format_entries, format_links
 from caiafs.sync.documents import Documents
 from caiafs.sync.export_record import Exported, ExportRecord
 from caiafs.sync.identity import Identities
+from caiafs.sync.lasting import run_lasting
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class AttributeSaver:
     async def run(self) -> None:
         """Save whenever changes pause, for ever; close the databases in the end."""
         try:
-            await self._run()
+            await run_lasting(self._run, "saving attributes")
         finally:
             self.close()
 
@@ -140,7 +141,7 @@ class AttributeSaver:
                 # Somebody fetched or pushed it: what is here goes on top of that.
                 try:
                     await self._save()
-                except CaiaError as exc:
+                except (CaiaError, sqlite3.Error) as exc:
                     return self._note(str(exc))
             except (CaiaError, sqlite3.Error) as exc:
                 return self._note(str(exc))

@@ -153,8 +153,8 @@ class ObjectReader:
         loose = self._open_loose(oid)
         if loose is None:
             return int(self._ask("read_header", oid)[1])
-        with loose:
-            header, _, _ = _inflate(loose.read(_HEADER_READ), oid, _HEADER_MAX).partition(b"\0")
+        data = _read_file(loose, oid, _HEADER_READ)
+        header, _, _ = _inflate(data, oid, _HEADER_MAX).partition(b"\0")
         return _loose_kind(header, oid)[1]
 
     def read_blob(self, oid: ObjectId) -> bytes:
@@ -244,8 +244,7 @@ class ObjectReader:
         if loose is None:
             found, data = self._ask("read", oid)
         else:
-            with loose:
-                found, data = _parse_loose(loose.read(), oid)
+            found, data = _parse_loose(_read_file(loose, oid), oid)
         if found != kind:
             raise NotFound(f"object {oid} is no {kind.name.lower()}")
         return data
@@ -306,6 +305,15 @@ class ObjectReader:
 def _open_at_once(path: str, flags: int) -> int:
     """Open a file without waiting: a FIFO in its place would hold the mount up for ever."""
     return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _read_file(file: BinaryIO, oid: ObjectId, limit: int = -1) -> bytes:
+    """Return what an open file holds, and close it."""
+    try:
+        with file:
+            return file.read(limit)
+    except OSError as exc:  # a bad sector
+        raise Corrupt(f"object {oid}: {exc}", backend="git", operation="read") from exc
 
 
 def _inflate(data: bytes, oid: ObjectId, limit: int = 0) -> bytes:
