@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from caiafs.cli.exits import ExitCode
-from caiafs.cli.live import find_caiafs, write_control
+from caiafs.cli.live import find_caiafs, read_json, write_control
 from caiafs.cli.parser import Parser
 from caiafs.core.errors import ConfigError
 
@@ -22,6 +22,13 @@ def run(argv: list[str], environ: Mapping[str, str]) -> int:
     )
     parser.add_argument("mountpoint", type=Path, metavar="MNT")
     mount = find_caiafs(parser.parse(argv).mountpoint)
+    health = read_json(mount, "health.json")
+    others = (health.get("backends", {}).get("govc", {}), health.get("remote", {}))
+    if not any(other.get("configured") for other in others):
+        raise ConfigError(
+            f"{mount.point} has neither a govc nor a git remote: there is nothing to merge",
+            exit_code=ExitCode.FAILURE,
+        )
     try:
         write_control(mount, b"adopt\n")
     except OSError as exc:

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from caiafs.cli.exits import ExitCode
-from caiafs.cli.live import write_control
+from caiafs.cli.live import DeadMount, find_living, write_control
 from caiafs.cli.mounts import Mount
 from caiafs.cli.parser import Parser, duration
 from caiafs.cli.progress import progress
@@ -50,7 +50,10 @@ def run(argv: list[str], environ: Mapping[str, str]) -> int:
 def _sync(mount: Mount, timeout_s: float) -> None:
     """Have the mount publish what it has; what is left is counted afterwards."""
     try:
+        find_living(mount.point)
         write_control(mount, f"sync {format_duration(timeout_s)}\n".encode())
+    except DeadMount:
+        return  # what it left is in the state directory, as of one that is not mounted
     except OSError as exc:
         print(f"{mount.point}: not everything is synced: {exc.strerror}")
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from caiafs.cli.exits import ExitCode
-from caiafs.cli.live import find_caiafs, write_control
+from caiafs.cli.live import find_caiafs, read_json, write_control
+from caiafs.cli.mounts import below
 from caiafs.cli.parser import Parser
 from caiafs.core.errors import ConfigError
 
@@ -37,6 +38,10 @@ def run(argv: list[str], environ: Mapping[str, str]) -> int:
     if not paths:
         raise ConfigError("which documents? caiafs fetch MNT PATH... [--from FILE]")
     wanted = [document_path(path, mount.point) for path in paths]
+    if not read_json(mount, "health.json").get("backends", {}).get("govc", {}).get("configured"):
+        raise ConfigError(
+            f"{mount.point} has no govc to look documents up in: git alone is used", exit_code=1
+        )
     missing = 0
     for path in wanted:
         try:
@@ -44,7 +49,10 @@ def run(argv: list[str], environ: Mapping[str, str]) -> int:
         except OSError as exc:
             if exc.errno != errno.ENOENT:
                 shown = os.fsdecode(path)
-                raise ConfigError(f"fetch {shown}: {exc.strerror}", exit_code=1) from exc
+                raise ConfigError(
+                    f"fetch {shown}: {exc.strerror}; `caiafs status {mount.point}` says why",
+                    exit_code=1,
+                ) from exc
             print(f"govc does not have {os.fsdecode(path)}", file=sys.stderr)
             missing += 1
     print(f"fetched {len(wanted) - missing} of {len(wanted)} documents")
@@ -77,8 +85,7 @@ def document_path(path: bytes, mountpoint: Path) -> bytes:
     shown = os.fsdecode(path)
     if b"\n" in path:
         raise ConfigError(f"{shown!r} has a line break; fetch cannot name it")
-    root = os.fsencode(mountpoint)
-    relative = os.path.relpath(path, root) if path.startswith(b"/") else os.path.normpath(path)
-    if relative == b"." or relative.split(b"/")[0] == b"..":
+    relative = below(mountpoint, path) if path.startswith(b"/") else os.path.normpath(path)
+    if relative is None or relative == b"." or relative.split(b"/")[0] == b"..":
         raise ConfigError(f"{shown} is not a document below {mountpoint}")
     return relative

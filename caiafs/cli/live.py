@@ -51,6 +51,17 @@ def find_caiafs(mountpoint: Path) -> Mount:
     return mount
 
 
+def find_living(mountpoint: Path) -> Mount:
+    """Return the caiafs mount on `mountpoint`, which answers: what is asked of one that does not never ends.
+
+    Raises:
+        ConfigError: there is none, it is dead, or it does not answer.
+    """
+    mount = find_caiafs(mountpoint)
+    read_virtual(mount, "version")
+    return mount
+
+
 def read_virtual(mount: Mount, name: str) -> bytes:
     """Return the content of `.caia/<name>`.
 

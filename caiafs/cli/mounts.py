@@ -53,3 +53,13 @@ def resolve_parent(path: Path) -> Path:
     absolute = os.path.abspath(path)  # resolve() would ask the mount
     parent, name = os.path.split(absolute)
     return Path(os.path.realpath(parent), name)
+
+
+def below(point: Path, path: bytes) -> bytes | None:
+    """Return `path` relative to the mount on `point`, None where it is not below.
+
+    Links on the way to the last component count; a document that is one is meant itself.
+    """
+    real = os.fsencode(resolve_parent(Path(os.fsdecode(path))))
+    root = os.path.join(os.fsencode(point), b"")
+    return real[len(root) :] if real.startswith(root) else None

@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from caiafs.cli.exits import ExitCode
 from caiafs.cli.live import caia_directory, find_caiafs, read_json, write_control
-from caiafs.cli.mounts import Mount
+from caiafs.cli.mounts import Mount, below
 from caiafs.cli.parser import Parser
 from caiafs.core.conflicts import RESERVED
 from caiafs.core.errors import ConfigError
@@ -164,9 +164,9 @@ def choose(conflicts: list[dict[str, Any]], given: bytes, mount: Mount) -> dict[
 
 def _meant(given: bytes, mount: Mount) -> list[bytes]:
     """Return the paths in the mount that a user may mean: from the working directory, and from the root."""
-    root, here = os.fsencode(mount.point), os.path.abspath(given)
-    below = [here[len(root) + 1 :]] if here.startswith(root + b"/") else []
-    return below if given.startswith(b"/") else [*below, os.path.normpath(given)]
+    here = below(mount.point, given)
+    found = [here] if here is not None else []
+    return found if given.startswith(b"/") else [*found, os.path.normpath(given)]
 
 
 def _check(mount: Mount, conflict: dict[str, Any], way: str) -> None:

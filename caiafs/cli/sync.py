@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from caiafs.cli.exits import ExitCode
-from caiafs.cli.live import find_caiafs, read_json, write_control
+from caiafs.cli.live import find_living, read_json, write_control
 from caiafs.cli.mounts import Mount
 from caiafs.cli.parser import Parser, duration
 from caiafs.core.durations import format_duration
@@ -34,7 +34,7 @@ def run(argv: list[str], environ: Mapping[str, str]) -> int:
     parser.add_argument("mountpoint", type=Path, metavar="MNT")
     parser.add_argument("--timeout", type=duration, default=60.0, metavar="DURATION")
     parsed = parser.parse(argv)
-    mount = find_caiafs(parsed.mountpoint)
+    mount = find_living(parsed.mountpoint)
     command = f"sync {format_duration(parsed.timeout)}\n".encode()
     error = _ask(mount, command, timeout_s=parsed.timeout + _SLACK_S)
     if error is None:

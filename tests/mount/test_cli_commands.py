@@ -177,6 +177,34 @@ def test_umount_does_not_hang_on_a_process_that_does_not_answer(caia: Background
     wait_until(lambda: not is_alive(pid), "the mount process ended", timeout_s=40)
 
 
+def test_commands_tell_that_a_mount_is_dead_and_what_to_do(caia: Background):
+    caia.start()
+    pid = caia.pid
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(pid), "the mount process is gone")
+
+    for command in (["sync"], ["fetch", "doc"], ["adopt"], ["status"], ["resolve", "--list"]):
+        done = run_caiafs(command[0], caia.path, *command[1:])
+
+        assert done.returncode == ExitCode.MOUNTPOINT, done
+        assert "is dead; caiafs umount" in done.stderr
+    assert caia.umount().returncode == ExitCode.OK
+
+
+def test_commands_do_not_hang_on_a_process_that_does_not_answer(caia: Background):
+    caia.start()
+    pid = caia.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for command in (["fetch", "doc"], ["adopt"]):
+            done = run_caiafs(command[0], caia.path, *command[1:], timeout_s=40)
+
+            assert done.returncode == ExitCode.FAILURE
+            assert "does not answer" in done.stderr
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_mount_and_publishes_first(caia: Background, number: signal.Signals):
     caia.start()
@@ -270,6 +298,16 @@ def test_fetch_without_govc_fails_with_one_line(caia: Background):
 
     assert done.returncode == ExitCode.FAILURE
     assert len(done.stderr.splitlines()) == 1
+    assert "no govc" in done.stderr
+
+
+def test_adopt_with_nothing_to_merge_says_so(caia: Background):
+    caia.start()
+
+    done = run_caiafs("adopt", caia.path)
+
+    assert done.returncode == ExitCode.FAILURE
+    assert "neither a govc nor a git remote" in done.stderr
 
 
 def test_a_mount_point_named_like_a_command_needs_mount(caia: Background, tmp_path: Path):

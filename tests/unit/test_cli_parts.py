@@ -17,6 +17,7 @@ from caiafs.cli.exits import ExitCode
 from caiafs.cli.fetch import document_path, read_list
 from caiafs.cli.live import find_caiafs
 from caiafs.cli.mounts import Mount, parse_mountinfo
+from caiafs.cli.resolve import choose
 from caiafs.cli.status import describe
 from caiafs.cli.umount import Server, read_left, report_left, wait_for_end
 from caiafs.cli.users import users_of
@@ -289,6 +290,22 @@ class TestFetch:
         with pytest.raises(ConfigError):
             document_path(path, Path("/mnt/caia"))
 
+    def test_a_path_through_a_link_to_the_mount_is_below_it(self, tmp_path: Path):
+        (tmp_path / "mnt").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "mnt")
+
+        given = os.fsencode(tmp_path / "link" / "d" / "a")
+
+        assert document_path(given, tmp_path / "mnt") == b"d/a"
+        conflict = {
+            "id": "a-00000000",
+            "path": "d/a",
+            "path_quoted": "d/a",
+            "copy": "d/b",
+            "copy_quoted": "d/b",
+        }
+        assert choose([conflict], given, Mount(tmp_path / "mnt", "fuse.caiafs", "")) is conflict
+
     def test_a_list_has_one_path_a_line(self, tmp_path: Path):
         (tmp_path / "list").write_bytes(b"a b\n\nc\xff\n")
 
@@ -302,7 +319,7 @@ class TestSync:
             "stats.json": {"state": {"pending_ops": 2}},
             "health.json": {"backends": {"govc": {"behind": 12, "reasons": ["refused"]}}},
         }
-        monkeypatch.setattr(sync, "find_caiafs", lambda _: mount)
+        monkeypatch.setattr(sync, "find_living", lambda _: mount)
         monkeypatch.setattr(sync, "read_json", lambda _, name: answers[name])
 
         def write(_, command: bytes) -> None:
