@@ -272,7 +272,7 @@ class StoreLink:
         """
         if self._transactions.is_open:
             return
-        await self.mount.hasher.wait_idle()
+        await self._wait_hashed()
         await self._wait_stored(self._transactions.due_seq)
 
     async def wait_published(self, timeout_s: float) -> bool:
@@ -286,6 +286,12 @@ class StoreLink:
                 return not self._transactions.held
             return False
         return not self._transactions.held
+
+    async def _wait_hashed(self) -> None:
+        with trio.move_on_after(_STORED_TIMEOUT_S) as scope:
+            await self.mount.hasher.wait_idle()
+        if scope.cancelled_caught:
+            raise DeadlineExceeded("not stored yet: its blob id waits", operation="commit")
 
     async def _wait_stored(self, last_seq: int) -> None:
         self.process.notify(Due(last_seq, urgent=True))
@@ -329,7 +335,7 @@ class StoreLink:
             DeadlineExceeded: no store took it in time; it stays pending.
         """
         last_seq = self._transactions.commit(message, uid)
-        await self.mount.hasher.wait_idle()
+        await self._wait_hashed()
         await self._wait_stored(last_seq)
 
     def end(self) -> None:

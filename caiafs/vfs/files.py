@@ -9,10 +9,12 @@ empty file first. A version is due when the last writing handle is released, at 
 `commit_max_age` while it stays open.
 """
 
+import contextlib
 import logging
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -191,12 +193,15 @@ class Files:
                 self._namespace.end(inode)
                 self._journal.commit_within(RELEASE_DELAY_S)
             return
-        if opened.writes and not inode.writers:
-            self._save(inode)
-            self.on_released(inode)
-        if not inode.handles:
-            self._contents.let_go(inode)
-            self._table.release(inode)
+        try:
+            if opened.writes and not inode.writers:
+                self._save(inode)
+        finally:
+            if opened.writes and not inode.writers:
+                self.on_released(inode)
+            if not inode.handles:
+                self._contents.let_go(inode)
+                self._table.release(inode)
 
     def _save(self, inode: Inode) -> None:
         """The last writer has gone: what it left is a version, by the policy."""
@@ -205,10 +210,12 @@ class Files:
             self._aging.pop(inode.ino, None)
             return
         if self._policy.commit is CommitPolicy.FSYNC:
-            self._aging.setdefault(inode.ino, time.monotonic())
+            self._aging.setdefault(inode.ino, trio.current_time())
         else:
-            self._aging.pop(inode.ino, None)
+            # Where it fails `run` tries again: nobody else would before the next mount.
+            self._aging[inode.ino] = -math.inf
             self._publication.due(inode)
+            del self._aging[inode.ino]
         self._journal.commit_within(RELEASE_DELAY_S)
 
     # --- contents
@@ -246,14 +253,18 @@ class Files:
         """A descriptor was closed: what was written survives `kill -9` from here on."""
         opened = self._handles[handle]
         inode = opened.inode
-        if not inode.dirty or not inode.nlink:
+        if not inode.nlink:
             return
-        self._db.require_room(WANTED_ROOM_BYTES)
-        self._contents.journal(inode)
-        self._journal.commit()
-        self._aging.setdefault(inode.ino, time.monotonic())
-        if self._policy.commit is CommitPolicy.CLOSE and opened.writes and inode.size:
-            # An empty file may be a shell's `>` before the writing: its release publishes it.
+        # An empty file may be a shell's `>` before the writing: its release publishes it.
+        is_to_be_stored = self._policy.commit is CommitPolicy.CLOSE and opened.writes and inode.size
+        if inode.dirty:
+            self._db.require_room(WANTED_ROOM_BYTES)
+            self._contents.journal(inode)
+            self._journal.commit()
+            self._aging.setdefault(inode.ino, trio.current_time())
+        elif not (is_to_be_stored and self._waits_for_a_store(inode)):
+            return
+        if is_to_be_stored:
             self._publication.due(inode)
             self._journal.commit()
             await self._stored.wait_stored()
@@ -261,6 +272,10 @@ class Files:
         delay_s = self.delay_s
         if delay_s:
             await trio.sleep(delay_s)
+
+    def _waits_for_a_store(self, inode: Inode) -> bool:
+        """Whether a version that fsync or another descriptor's close made durable is stored nowhere yet."""
+        return bool(inode.flags & UNLOGGED or self._journal.newest_op(inode.ino))
 
     async def fsync(self, handle: HandleId) -> None:
         """Return when what was written is on the local disk; it is a version then."""
@@ -288,7 +303,7 @@ class Files:
         """
         if unflushed:
             for inode in self._being_written():
-                self._aging.setdefault(inode.ino, 0.0)
+                self._aging.setdefault(inode.ino, -math.inf)
         for ino in tuple(self._aging):
             aging = self._inode(ino)
             if aging is not None and (unflushed or not aging.dirty):
@@ -308,29 +323,34 @@ class Files:
             return None
 
     def _make_version(self, inode: Inode) -> None:
+        """Log what an inode has as a version; one that a full disk refuses goes on waiting for its age."""
+        try:
+            if inode.nlink:
+                self._contents.journal(inode)
+                self._publication.due(inode)
+                self._contents.let_go(inode)
+        except StateFull:
+            raise
+        except CaiaError:
+            self._aging.pop(inode.ino, None)
+            raise
         self._aging.pop(inode.ino, None)
-        if not inode.nlink:
-            return
-        self._contents.journal(inode)
-        self._publication.due(inode)
-        self._contents.let_go(inode)
 
     async def run(self) -> None:
         """Make versions of files that stay open for long, until cancelled."""
         interval_s = min(1.0, self._policy.max_age_s / 4)
         while True:
             await trio.sleep(interval_s)
-            now_s = time.monotonic()
+            now_s = trio.current_time()
             for inode in self._being_written():
                 self._aging.setdefault(inode.ino, now_s)
-            try:
-                for ino, since_s in tuple(self._aging.items()):
+            for ino, since_s in tuple(self._aging.items()):
+                with _logged_refusal():
                     self._age(ino, since_s, now_s)
+            with _logged_refusal():
                 self._journal.commit()
                 self._contents.sweep(self._table.in_memory())
                 self._table.trim()
-            except CaiaError as exc:
-                log.warning("open files wait for the state database: %s", exc)
 
     def _age(self, ino: InodeNo, since_s: float, now_s: float) -> None:
         inode = self._inode(ino)
@@ -338,3 +358,12 @@ class Files:
             del self._aging[ino]
         elif now_s - since_s >= self._policy.max_age_s:
             self._make_version(inode)
+
+
+@contextlib.contextmanager
+def _logged_refusal() -> Iterator[None]:
+    """Log what the state DB refuses: it is tried again in a second."""
+    try:
+        yield
+    except CaiaError as exc:
+        log.warning("open files wait for the state database: %s", exc)

@@ -46,8 +46,8 @@ class Hasher:
         self._spool = spool
         self._waiting: list[tuple[InodeNo, int]] = []
         self._wake = trio.Event()
-        self._idle = trio.Event()
-        self._idle.set()
+        self._added = 0
+        self._went_on = trio.Event()
 
     def add(self, inode: Inode, content_id: int) -> None:
         """Hash a content row soon."""
@@ -55,7 +55,7 @@ class Hasher:
 
     def _add(self, ino: InodeNo, content_id: int) -> None:
         self._waiting.append((ino, content_id))
-        self._idle = trio.Event() if self._idle.is_set() else self._idle
+        self._added += 1
         self._wake.set()
 
     def resume(self) -> None:
@@ -84,15 +84,17 @@ class Hasher:
         return inode if inode.nlink or inode.handles else None
 
     async def wait_idle(self) -> None:
-        """Return when everything that was added so far is hashed."""
-        await self._idle.wait()
+        """Return when everything that was added so far is hashed; what comes meanwhile has no part in it."""
+        await trio.lowlevel.checkpoint()
+        last = self._added
+        while self._added - len(self._waiting) < last:
+            await self._went_on.wait()
 
     async def run(self) -> None:
         """Hash what is added, until cancelled."""
         limiter = trio.CapacityLimiter(1)
         while True:
             if not self._waiting:
-                self._idle.set()
                 await self._wake.wait()
             self._wake = trio.Event()
             if not self._waiting:
@@ -105,6 +107,8 @@ class Hasher:
                 await trio.sleep(_RETRY_S)  # a store that comes back tells nobody here
                 continue
             self._waiting.pop(0)
+            self._went_on.set()
+            self._went_on = trio.Event()
 
     async def _take(self, ino: InodeNo, content_id: int, limiter: trio.CapacityLimiter) -> None:
         """Hash one content; one that can't be read is set aside, and the next has its turn."""
