@@ -29,7 +29,7 @@ from caiafs.upkeep.check_files import (
     check_set_aside,
     check_spool,
 )
-from caiafs.upkeep.check_git import check_branch, check_repository
+from caiafs.upkeep.check_git import check_branch, check_caia_refs, check_repository
 from caiafs.upkeep.check_govc import check_stores, documents_of
 from caiafs.upkeep.check_shown import check_shown
 from caiafs.upkeep.check_state import check_database
@@ -203,9 +203,9 @@ class _Repair:
             newest = await repair_git.find_newest_whole(repository, self._known_commits())
             if newest is not None:
                 await repair_git.move_branch(repository, newest, lost)
-        names = {
-            f.subject for f in report.of(Kind.CURSOR, Kind.REFERENCE, Kind.STORES) if f.subject
-        }
+        names = {f.subject for f in report.of(Kind.STORES) if f.subject}
+        # Looked at again: what was put back may be all that they lacked.
+        names.update(finding.subject for finding in check_caia_refs(repository))
         names.update(await repair_git.unreadable_refs(repository))
         await repair_git.drop_broken_refs(repository, sorted(names), lost)
 

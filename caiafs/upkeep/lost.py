@@ -3,7 +3,9 @@
 Used by the repairs. `moved.txt` in it says what came from where.
 """
 
+import errno
 import os
+import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,7 +36,7 @@ class Lost:
     def keep(self, file: Path, below: str = "") -> Path:
         """Move a file or directory here; return where it is now."""
         target = self._free(self._made(below) / file.name)
-        file.rename(target)
+        _move(file, target)
         sync_path(target.parent)
         sync_path(file.parent)
         self.note(f"{target.relative_to(self.directory)} was {file}")
@@ -75,3 +77,15 @@ class Lost:
             number += 1
             free = target.with_name(f"{target.name}.{number}")
         return free
+
+
+def _move(file: Path, target: Path) -> None:
+    """Rename `file`; with --state-dir a reference may come from another file system."""
+    try:
+        file.rename(target)
+    except OSError as exc:
+        if exc.errno != errno.EXDEV:
+            raise
+        shutil.copy2(file, target, follow_symlinks=False)
+        sync_path(target)
+        file.unlink()

@@ -6,7 +6,7 @@ Used by `repair`. Nothing is believed but by its id: an object comes back only a
 import hashlib
 import re
 import zlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from pathlib import Path
 
 import trio
@@ -185,16 +185,58 @@ async def find_newest_whole(repository: Repository, known: Iterable[ObjectId]) -
             continue
         if not record.message.startswith(_NO_DOCUMENTS):
             records[oid] = record
-    ours = [r for r in records.values() if writer_of(r.message)] or list(records.values())
-    wanted = {oid for oid in known if oid in records}
-    parents = {parent for record in ours for parent in record.parents}
-    ours.sort(
-        key=lambda r: (r.oid not in parents, r.oid in wanted, r.committer.time_ns), reverse=True
-    )
-    for record in ours[:_CANDIDATES_MAX]:
-        if await is_whole(repository, record.oid):
-            return record.oid
+    branches = repository.refs.names("refs/heads/")
+    others = {oid for name, oid in branches.items() if name != repository.branch_ref}
+    for oid in rank_heads(records, set(known), others)[:_CANDIDATES_MAX]:
+        if await is_whole(repository, oid):
+            return oid
     return None
+
+
+def rank_heads(
+    records: Mapping[ObjectId, CommitRecord], known: set[ObjectId], others: set[ObjectId]
+) -> list[ObjectId]:
+    """Return what a lost branch may have been at, the likeliest first.
+
+    That is our own commits, those that a mount took in, and what others built on these: their pushes have no mark of ours.
+
+    Args:
+        records: all commits of documents.
+        known: what a state DB saw at the head of the branch.
+        others: where other branches are; what only they lead to is theirs.
+    """
+    ours = {oid for oid, record in records.items() if writer_of(record.message)}
+    ours |= known & set(records)
+    children: dict[ObjectId, list[ObjectId]] = {}
+    for oid, record in records.items():
+        for parent in record.parents:
+            children.setdefault(parent, []).append(oid)
+    above = {oid: record.parents for oid, record in records.items()}
+    theirs = _reached(others & set(records), lambda oid: above.get(oid, ()), ours)
+    found = _reached(ours, lambda oid: children.get(oid, ())) - theirs or set(records)
+    newer = _reached(known & set(records), lambda oid: children.get(oid, ()))
+    parents = {parent for oid in found for parent in records[oid].parents}
+    return sorted(
+        found,
+        key=lambda oid: (oid not in parents, oid in newer, records[oid].committer.time_ns),
+        reverse=True,
+    )
+
+
+def _reached(
+    start: set[ObjectId],
+    following: Callable[[ObjectId], Iterable[ObjectId]],
+    end: Container[ObjectId] = (),
+) -> set[ObjectId]:
+    """Return what can be reached, the start included; `end` is not passed, nor part of it."""
+    found: set[ObjectId] = set()
+    waiting = list(start)
+    while waiting:
+        oid = waiting.pop()
+        if oid not in found and oid not in end:
+            found.add(oid)
+            waiting += following(oid)
+    return found
 
 
 async def move_branch(repository: Repository, to: ObjectId, lost: Lost) -> None:
