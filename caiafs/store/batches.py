@@ -6,10 +6,12 @@ Used by `store.catchup`, with `GovcStore.lock` held. A batch that is sent twice 
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from caiafs.backends.git.backend import GitBackend
 from caiafs.core.conflicts import MARK
-from caiafs.core.types import Change, ChangeSet, DocPath, Entry, Signature
+from caiafs.core.types import Change, ChangeSet, DocPath, Entry, ObjectId, Signature
+from caiafs.store.cursors import Cursor
 from caiafs.store.govc_store import GovcStore
 from caiafs.store.pieces import BATCH_BYTES, BATCH_DOCUMENTS, plan_pieces
 from caiafs.store.trailers import (
@@ -73,6 +75,7 @@ class Batches:
         if foreign:
             return foreign
         to_send = tuple(c for c in batch if not _holds(there.get(c.path), c.after))
+        self._govc.note_held({c.path for c in batch} - {c.path for c in to_send})
         if to_send:
             operation_id = self.piece_id(to_send)
             plural = "s" if len(to_send) > 1 else ""
@@ -91,6 +94,42 @@ class Batches:
             del waiting[change.path]
         first[:] = [path for path in first if path in waiting]
         return set()
+
+    async def send_again(
+        self, cursor: Cursor, paths: Iterable[DocPath]
+    ) -> tuple[int, set[DocPath]]:
+        """Send what govc lacks at `paths` though `cursor`, where it is now, counts it as held.
+
+        Returns:
+            How many documents were looked at and, where they were missing, sent; and paths where govc has what we never saw.
+
+        Raises:
+            Unreachable, Misconfigured: govc cannot be asked.
+        """
+        govc, foreign, sent = self._govc, set[DocPath](), 0
+        waiting = {path: self._as_it_is(cursor.tree, path) for path in paths}
+        govc.sending = True
+        try:
+            while waiting:
+                before = len(waiting)
+                strange = await self.send_batch(waiting, [])
+                foreign |= strange
+                for path in strange:
+                    del waiting[path]
+                sent += before - len(waiting) - len(strange)
+            # The tree is what it was, so that the commit with that tree is too.
+            held = replace(govc.cursor or cursor, published=cursor.published)
+            await govc.move_cursor(held, save=True)
+        finally:
+            govc.sending = False
+        return sent, foreign
+
+    def _as_it_is(self, tree: ObjectId, path: DocPath) -> Change:
+        item = self._git.repository.reader.entry_at(tree, path)
+        if item is None or item.is_dir:
+            return Change(path, None, None)
+        entry = Entry(int(item.mode), item.oid)
+        return Change(path, entry, entry)
 
     def _conflicts_among(self, changes: Sequence[Change]) -> list[str]:
         """Return the trailers of conflict copies in a difference: its commits, which name them, are not sent."""

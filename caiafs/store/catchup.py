@@ -18,12 +18,13 @@ from caiafs.backends.base import Revision
 from caiafs.backends.git.backend import GitBackend
 from caiafs.backends.git.log import CommitRecord
 from caiafs.core.errors import CaiaError, Misconfigured, Unreachable
-from caiafs.core.types import EMPTY_TREE, Change, DocPath, Entry, ObjectId, Signature
+from caiafs.core.types import EMPTY_TREE, Change, DocPath, ObjectId, Signature
 from caiafs.store.batches import Batches
 from caiafs.store.cursors import Cursor
 from caiafs.store.govc_store import GovcStore
 from caiafs.store.meeting import Meeting, decide_meeting
 from caiafs.store.reconnection import look_again
+from caiafs.store.refusals import Refusals
 from caiafs.store.trailers import operation_of, writer_of
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class CatchUp:
         self._take_foreign = take_foreign
         self._differing = differing
         self.batches = Batches(govc, git, writer_id=writer_id, author=author)
+        self._refusals = Refusals()
         self._asked = 0
         self._adopts = trio.Event()
         self._left: int | None = None
@@ -121,6 +123,8 @@ class CatchUp:
                     await self._connect()
                 elif self.is_wanted and not self.is_current and not self._govc.ahead:
                     await self._step()
+                elif self.is_wanted and (refused := self._due_refusals()):
+                    await self._retry_refused(refused)
                 else:
                     await self._wait_work()
             except (Unreachable, Misconfigured):
@@ -167,20 +171,25 @@ class CatchUp:
                     govc, self._git, cursor, since, writer_id=self._writer_id
                 )
             govc.use()
-            await self._retry_refused(govc.cursor)
+            self._refusals.begin_again()
 
-    async def _retry_refused(self, cursor: Cursor) -> None:
-        """Send again what govc refused before: it, or its configuration, may be another by now."""
-        reader = self._git.repository.reader
-        again: list[Change] = []
-        for path, refused in cursor.refused.items():
-            found = reader.entry_at(cursor.tree, path)
-            if found is not None and found.oid == refused.oid:
-                again.append(Change(path, None, Entry(int(found.mode), found.oid)))
-        if again and self.is_wanted:
-            operation_id = self.batches.piece_id(again)
-            text = f"Bring {len(again)} documents up to date\n"
-            await self.batches.send_pieces(again, operation_id, self._author(), text)
+    def _due_refusals(self) -> list[DocPath]:
+        cursor = self._govc.cursor
+        if cursor is None or self._govc.ahead:
+            return []
+        return self._refusals.due(cursor.refused, trio.current_time())
+
+    async def _retry_refused(self, paths: list[DocPath]) -> None:
+        """Send again what govc refused before: it, or its configuration, may be another by now, or it was a mistake."""
+        govc = self._govc
+        self._refusals.tried(paths, trio.current_time())
+        async with govc.lock:
+            cursor = govc.cursor
+            if cursor is None or govc.ahead or not self.is_current or await govc.has_moved():
+                return
+            _, foreign = await self.batches.send_again(cursor, paths)
+        if foreign:
+            await self._take_foreign(foreign)
 
     def _fast_forward(self, cursor: Cursor, since: Iterable[Revision]) -> Cursor:
         """Return the cursor moved to the newest commit of ours that govc's log shows and the branch has.

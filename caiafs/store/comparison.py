@@ -7,13 +7,13 @@ holds no lock meanwhile: live saves go first.
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import trio
 
 from caiafs.backends.git.backend import GitBackend
 from caiafs.core.errors import CaiaError, Misconfigured, Unreachable
-from caiafs.core.types import Change, DocPath, Entry, GitMode, ObjectId
+from caiafs.core.types import DocPath, Entry, GitMode, ObjectId
 from caiafs.store.catchup import CatchUp
 from caiafs.store.govc_store import GovcStore
 
@@ -169,7 +169,7 @@ class Comparison:
         Raises:
             Unreachable, Misconfigured: govc cannot be asked.
         """
-        govc, foreign, sent = self._govc, set[DocPath](), 0
+        govc = self._govc
         async with govc.lock:
             cursor = govc.cursor
             if (
@@ -178,30 +178,8 @@ class Comparison:
                 or govc.ahead
                 or await govc.has_moved()
             ):
-                return 0, foreign
-            waiting = {path: self._as_it_is(cursor.tree, path) for path in paths}
-            govc.sending = True
-            try:
-                while waiting:
-                    before = len(waiting)
-                    strange = await self._catch_up.batches.send_batch(waiting, [])
-                    foreign |= strange
-                    for path in strange:
-                        del waiting[path]
-                    sent += before - len(waiting) - len(strange)
-                # The tree is what it was, so that the commit with that tree is too.
-                held = replace(govc.cursor or cursor, published=cursor.published)
-                await govc.move_cursor(held, save=True)
-            finally:
-                govc.sending = False
-        return sent, foreign
-
-    def _as_it_is(self, tree: ObjectId, path: DocPath) -> Change:
-        item = self._git.repository.reader.entry_at(tree, path)
-        if item is None or item.is_dir:
-            return Change(path, None, None)
-        entry = Entry(int(item.mode), item.oid)
-        return Change(path, entry, entry)
+                return 0, set()
+            return await self._catch_up.batches.send_again(cursor, paths)
 
     def _differs(self, tree: ObjectId, path: DocPath, there: Entry | None) -> bool:
         item = self._git.repository.reader.entry_at(tree, path)
@@ -210,5 +188,5 @@ class Comparison:
         cursor = self._govc.cursor
         refused = cursor.refused.get(path) if cursor is not None else None
         if refused is not None and refused.oid == item.oid:
-            return False  # asked again when it connects
+            return False  # catch-up sends it again
         return not Entry(int(item.mode), item.oid).same_content(there)

@@ -5,7 +5,7 @@ Used by `store.hybrid`, `store.catchup` and `sync.follower`. `lock` is held by w
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
@@ -23,7 +23,7 @@ from caiafs.core.errors import (
     StoreError,
     Unreachable,
 )
-from caiafs.core.types import Change, ChangeSet
+from caiafs.core.types import Change, ChangeSet, DocPath
 from caiafs.store.breaker import Breaker, BreakerState
 from caiafs.store.cursors import Cursor, CursorStore, RefusedContent
 from caiafs.store.meter import Meter
@@ -265,6 +265,14 @@ class GovcStore:
                 log.warning("govc will not hold a document: %s", reason)
                 refused[path] = RefusedContent(wanted.oid, " ".join(reason.split()))
         self.cursor = replace(self.cursor, newest=result.revision, refused=refused)
+
+    def note_held(self, paths: Iterable[DocPath]) -> None:
+        """Note that govc was seen to hold what is wanted at `paths`: a refusal was a mistake."""
+        assert self.cursor is not None, "nothing is sent before the two have met"
+        found = self.cursor.refused.keys() & set(paths)
+        if found:
+            refused = {path: r for path, r in self.cursor.refused.items() if path not in found}
+            self.cursor = replace(self.cursor, refused=refused)
 
     async def move_cursor(self, cursor: Cursor, *, save: bool) -> None:
         """Note what govc holds now; on disk at once, or with the next save."""

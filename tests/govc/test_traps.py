@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from caiafs.backends.govc import GovcBackend, GovcSettings
+from caiafs.backends.govc import GovcBackend, GovcSettings, answers
 from caiafs.backends.govc.client import GovcClient
 from caiafs.backends.govc.reader import Reader
 from caiafs.core.errors import Corrupt, DeadlineExceeded, Misconfigured, Unreachable
@@ -73,6 +73,27 @@ async def test_an_answer_mixed_into_another_is_asked_for_again(
     proxy.play("mixed", on="GET")
     assert await backend.current([DocPath(b"b")]) == {DocPath(b"b"): second}
     assert len(await backend.log(10)) == 2
+
+
+async def test_a_document_refused_once_by_accident_is_stored(server, backends, contents, nursery):
+    proxy = FaultProxy(server.port)
+    await nursery.start(proxy.run)
+    backend = backends(server, url=proxy.url)
+    await backend.connect()
+    entry = contents.put(b"1")
+
+    proxy.play("400", on="POST .*/(files|add)$")
+    result = await backend.commit(a_change_set({b"a": entry}))
+
+    assert result.refused == ()
+    assert await backend.current([DocPath(b"a")]) == {DocPath(b"a"): entry}
+
+
+def test_only_an_answer_that_tells_of_the_file_is_that_to_staging_it():
+    assert answers.is_of_add({"status": "added", "message": "file 'a/b' added"}, "a/b")
+    assert answers.is_of_add({}, "a/b")
+    assert not answers.is_of_add({"status": "added", "message": "file 'c' added"}, "a/b")
+    assert not answers.is_of_add({"hash": "1f", "message": "Add a/b"}, "a/b")
 
 
 @pytest.mark.parametrize("other", ["new", "old"])

@@ -1,9 +1,13 @@
 """Publishing holds what it promises where a store fails half-way, hangs, or says nonsense."""
 
+from dataclasses import replace
+
 import trio
 
+from caiafs.backends.base import CommitResult
 from caiafs.backends.git.repository import open_repository
 from caiafs.core.types import blob_id
+from caiafs.store import refusals
 from caiafs.store.hybrid import HybridStore
 from caiafs.upkeep.check_git import check_caia_refs
 from tests.support.sync_world import FakeGovc, Server, a_sync_world
@@ -204,3 +208,50 @@ async def commit_submodule(world):
     commit = world.git(*who, "commit-tree", "-p", "main", "-m", "Add sub", tree).strip()
     world.git("update-ref", "refs/heads/main", commit)
     await until(lambda: world.known_commit == commit or world.report["commit"] == commit)
+
+
+def refusing(monkeypatch, refused):
+    """Have govc refuse documents: `refused` maps paths to how often."""
+    commit = FakeGovc.commit
+
+    async def commit_some(self, change_set):
+        left_out = {c.path for c in change_set.changes if refused.get(c.path, 0) > 0}
+        for path in left_out:
+            refused[path] -= 1
+        kept = tuple(c for c in change_set.changes if c.path not in left_out)
+        result = CommitResult(self._server.store.head)
+        if kept:
+            result = await commit(self, replace(change_set, changes=kept))
+        return replace(result, refused=tuple((path, "400") for path in sorted(left_out)))
+
+    monkeypatch.setattr(FakeGovc, "commit", commit_some)
+    monkeypatch.setattr(refusals, "FIRST_S", 0.1)
+
+
+async def test_document_refused_by_accident_is_sent_again_by_itself(tmp_path, monkeypatch):
+    refusing(monkeypatch, {b"f": 2})
+    async with a_sync_world(tmp_path, server=Server()) as world:
+        await connected(world)
+        world.put("f", "1")
+        world.put("g", "1")
+
+        assert await world.stored() == ""
+
+        await until(lambda: level(world))
+        await until(lambda: not world.report["backends"]["govc"]["refused"])
+
+
+async def test_what_somebody_put_where_govc_refused_ours_is_not_written_over(tmp_path, monkeypatch):
+    refusing(monkeypatch, {b"f": 1})
+    monkeypatch.setattr(refusals, "FIRST_S", 0.5)
+    async with a_sync_world(tmp_path, server=Server()) as world:
+        await connected(world)
+        world.put("f", "ours\n")
+        assert await world.stored() == ""
+        await world.server.write({b"f": b"theirs\n"})
+
+        await until(lambda: level(world) and not world.report["backends"]["govc"]["refused"])
+        assert world.content("f") == "theirs\n"
+        assert [c.message.split("\n")[0] for c, _, _ in world.server.store.commits] == [
+            "Write as another client"
+        ]

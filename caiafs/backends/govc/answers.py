@@ -93,6 +93,14 @@ def parse_mode(value: object) -> int:
     return int(value, 8)
 
 
+def is_of_add(payload: object, name: str) -> bool:
+    """Whether this may be the answer to staging `name`; one that says nothing may be."""
+    if not isinstance(payload, dict) or not payload:
+        return True
+    words = payload.get("message", name)
+    return "status" in payload and (not isinstance(words, str) or name in words)
+
+
 def parse_listing(payload: object, key: str) -> tuple[Listed, ...]:
     """Return the files of a listing, without its directories; `key` is where they are.
 
