@@ -42,7 +42,7 @@ async def begin_anew(place: Place, base_file: BaseFile, lost: Lost) -> int:
             lost.keep(file, "state")
     await trio.to_thread.run_sync(_clear_spool, place, found, lost)
     if published:
-        lost.note(f"{published} documents that were pending are in git now")
+        lost.note(f"{published} changes of documents that were pending are in git now")
     return published
 
 
@@ -79,19 +79,19 @@ async def _save_attributes(place: Place, lost: Lost) -> None:
 
 
 def _clear_spool(place: Place, found: Salvaged, lost: Lost) -> None:
-    """Empty the spool: what git has now is removed, anything else is kept."""
+    """Empty the spool: what git has now is removed, anything else is kept; versions may share a file."""
     directory = paths.spool(place.state_dir)
     if not directory.is_dir():
         return
     reader = place.repository.new_reader()
-    published = {
-        stored.spool.name
-        for oid, stored in found.contents.items()
-        if stored.spool is not None and reader.exists(oid)
-    }
+    published: dict[str, bool] = {}
+    for oid, stored in found.contents.items():
+        if stored.spool is not None:
+            name = stored.spool.name
+            published[name] = published.get(name, True) and reader.exists(oid)
     for name in os.listdir(directory):
         file = Path(directory, name)
-        if name in published or (file.is_file() and reader.exists(hash_file(file))):
+        if published.get(name, False) or (file.is_file() and reader.exists(hash_file(file))):
             file.unlink()
         else:
             lost.keep(file, "spool")

@@ -1,7 +1,7 @@
 """Brings what a state DB holds and no store has into the repository, so that the DB can begin anew.
 
 Used by the repair, on an unmounted repository. What was pending is replayed on the branch as the publisher does and becomes
-a commit of its writer, operation id and all: should the old DB ever come back, it counts as settled. What cannot be
+commits of its writer, operation id and all: should the old DB ever come back, they count as settled. What cannot be
 published is kept: damaged versions in damaged/, unpublished files in lost/, and the old DB itself.
 """
 
@@ -9,7 +9,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from caiafs.state.flags import InodeFlag
 from caiafs.state.ops import Op, OpKind
 from caiafs.state.reader import StoredContent, to_object_id, to_op
 from caiafs.store.trailers import Operation, operation_of
+from caiafs.sync.groups import GroupLimits, plan_group
 from caiafs.sync.identity import Identities
 from caiafs.sync.merge import conflict_name, merge_text
 from caiafs.sync.message import Provenance, compose
@@ -261,7 +262,7 @@ class SalvagedSource:
 
 
 async def publish(place: Place, found: Salvaged, base_file: BaseFile, lost: Lost) -> int:
-    """Commit what was pending to the branch; return how many documents changed."""
+    """Commit what was pending to the branch; return how many changes of documents that were."""
     contents = GitContents(place.repository)
     source = SalvagedSource(found.contents, contents, base_file)
     git = GitBackend(place.repository, source)
@@ -278,26 +279,39 @@ async def publish(place: Place, found: Salvaged, base_file: BaseFile, lost: Lost
     def merge(path: DocPath, base: bytes, ours: bytes, theirs: bytes) -> bytes | None:
         return merge_text(base, ours, theirs, path=path)
 
-    head = place.repository.head_commit()
-    merging = Merging(read_small, merge, conflict_name, lambda *_: 0)
-    result = replay(found.ops, reader, place.repository.tree_of(head), merging)
-    source.merged.update(result.contents)
     for path, stored in found.strays:
         pieces = pieces_of(stored, base_file)
         await trio.to_thread.run_sync(lost.keep_content, path, pieces)
-    if not result.changes:
-        return 0
-    built = await git.build(_change_set(found, result.changes), head)
-    await git.advance(built, head)
-    for path, reason in built.refused:
-        lost.note(f"{display(path)} could not be published: {reason}")
-    return len(result.changes) - len(built.refused)
+    merging = Merging(read_small, merge, conflict_name, lambda *_: 0)
+    published = 0
+    for ops in groups_of(found.ops):
+        head = place.repository.head_commit()
+        result = replay(ops, reader, place.repository.tree_of(head), merging)
+        source.merged.update(result.contents)
+        if not result.changes:
+            continue
+        built = await git.build(_change_set(found.writer_id, ops, result.changes), head)
+        await git.advance(built, head)
+        for path, reason in built.refused:
+            lost.note(f"{display(path)} could not be published: {reason}")
+        published += len(result.changes) - len(built.refused)
+    return published
 
 
-def _change_set(found: Salvaged, changes: tuple) -> ChangeSet:  # type: ignore[type-arg]  # of Change
+def groups_of(ops: Sequence[Op]) -> Iterator[Sequence[Op]]:
+    """Yield the ops of each commit, cut as the publisher does: one author, one version of a document."""
+    limits = GroupLimits(documents=1 << 40, size_bytes=1 << 62, trailer_bytes=1 << 62)
+    start = 0
+    while start < len(ops):
+        stop = start + plan_group(ops[start:], limits)
+        yield ops[start:stop]
+        start = stop
+
+
+def _change_set(writer_id: str, ops: Sequence[Op], changes: tuple) -> ChangeSet:  # type: ignore[type-arg]  # of Change
     identities = Identities()
-    last = found.ops[-1]
-    operation = Operation(found.writer_id, found.ops[0].seq, last.seq)
+    last = ops[-1]
+    operation = Operation(writer_id, ops[0].seq, last.seq)
     provenance = Provenance(identities.host, (identities.login(last.uid),), (_PROGRAM,))
     message = compose(changes, operation, provenance)
     author = identities.signature(last.uid or os.geteuid(), last.time_ns or time.time_ns())

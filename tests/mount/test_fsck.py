@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from caiafs.core.types import blob_id
 from tests.conftest import MountFactory, govc_environment
 from tests.support.govc_peek import Peek
 from tests.support.govc_server import GovcServer
@@ -263,6 +264,28 @@ def test_pending_versions_are_committed_as_their_writer_s(killed):
     message = git("log", "-1", "--format=%B", cwd=caia.repo)
     assert "Caiafs-Operation: " in message
     assert "caiafs fsck" in message
+
+
+def test_every_pending_version_of_a_document_is_a_commit_of_its_own(mount_caia: MountFactory):
+    caia = mount_caia(options=NEVER)
+    (caia / "other").write_text("published")
+    caia.sync()
+    versions = [os.urandom(1_500_000)]
+    (caia / "doc").write_bytes(versions[0])
+    for _ in range(2):
+        with (caia / "doc").open("ab") as file:
+            file.write(b"and more")
+        versions.append(versions[-1] + b"and more")
+    settle(caia)
+    caia.kill9()
+    sql(caia, f"UPDATE meta SET value='{'5' * 40}' WHERE key='known_commit'")
+
+    repaired(caia)
+
+    commits = git("log", "--reverse", "--format=%H", "--", "doc", cwd=caia.repo).split()
+    blobs = [git("rev-parse", f"{commit}:doc", cwd=caia.repo).strip() for commit in commits]
+    assert blobs == [blob_id(version) for version in versions]
+    assert not list((state(caia) / "spool").iterdir())
 
 
 def show_another_version(caia: Mount) -> None:
@@ -563,6 +586,31 @@ def test_branch_that_leads_nowhere_goes_to_the_newest_whole_commit(unmounted: Mo
     assert git("rev-parse", "HEAD", cwd=unmounted.repo).strip() == head
     unmounted.start()
     assert digests(unmounted.path) == hashes
+
+
+def test_lost_branch_keeps_what_others_pushed(unmounted: Mount):
+    clone = unmounted.clone(unmounted.base / "clone")
+    (clone / "theirs").write_text("no mount has seen it")
+    git("add", ".", cwd=clone)
+    git("commit", "-qm", "Theirs", cwd=clone)
+    git("push", "-q", cwd=clone)
+    head = git("rev-parse", "HEAD", cwd=unmounted.repo)
+    (unmounted.repo / "refs" / "heads" / "main").write_text("")
+
+    repaired(unmounted)
+
+    assert git("rev-parse", "HEAD", cwd=unmounted.repo) == head
+
+
+def test_saved_attributes_stay_where_only_the_pack_around_them_was_damaged(unmounted: Mount):
+    saved = git("rev-parse", "refs/caia/meta", cwd=unmounted.repo)
+    git("repack", "-adq", cwd=unmounted.repo)
+    (index,) = (unmounted.repo / "objects" / "pack").glob("*.idx")
+    flip(index, 8, 1200)
+
+    repaired(unmounted)
+
+    assert git("rev-parse", "refs/caia/meta", cwd=unmounted.repo) == saved
 
 
 def test_saved_attributes_that_cannot_be_read_are_dropped_and_saved_anew(unmounted: Mount):
