@@ -63,6 +63,7 @@ log = logging.getLogger(__name__)
 _TRAILER_BYTES = 84_000
 _FIRST_LOOK_S = 3.0
 _OPS_MAX = 1_000_000
+_REF_LOCKS = "ref-locks"
 
 
 async def run_parts(channel: Channel, start: Start, config: Config, state: StateReader) -> None:
@@ -76,6 +77,7 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
     repository = open_repository(
         config.repository, branch=config.branch, object_dir=_object_dir(config)
     )
+    repository.refs.mark_locks_in(Path(start.state_dir) / _REF_LOCKS)
     git = GitBackend(repository, source)
     contents = Contents(state, Path(start.state_dir), git.contents, repository.reader)
     source.become(contents)

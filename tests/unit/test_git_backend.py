@@ -440,3 +440,18 @@ def test_log_of_a_repository_without_commits_is_empty(tmp_path):
 
     assert list(log.newest(None)) == []
     assert log.between(None, None) == []
+
+
+async def test_lock_of_packed_references_that_a_killed_git_left_is_removed(
+    backend, contents, tmp_path
+):
+    built = await backend.build(a_save({b"a": contents.put(b"1")}), None)
+    await backend.move_ref("refs/caia/x", built.commit, None)
+    git(tmp_path / "r", "pack-refs", "--all")
+    lock = tmp_path / "r" / "packed-refs.lock"
+    lock.touch()
+    os.utime(lock, (0, 0))
+
+    await backend.move_ref("refs/caia/x", None, built.commit)
+
+    assert backend.repository.refs.read("refs/caia/x") is None

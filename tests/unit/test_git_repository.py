@@ -301,6 +301,49 @@ def test_reference_is_removed_packed_or_not(two_commits):
     assert repository.refs.read("refs/caia/a") is None
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from caiafs.backends.git import refs
+from caiafs.core.types import ObjectId
+
+store = refs.RefStore(Path(sys.argv[1]))
+store.mark_locks_in(Path(sys.argv[2]))
+refs._current = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+store.update("refs/heads/main", ObjectId(sys.argv[3]), expected=None)
+"""
+
+
+def test_lock_that_a_killed_store_process_held_is_removed_at_the_next_start(two_commits, tmp_path):
+    repository, _, second = two_commits
+    marks = tmp_path / "marks"
+    arguments = (repository.git_dir, marks, second)
+    subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], check=False)
+    lock = repository.git_dir / "refs" / "heads" / "main.lock"
+    assert lock.exists()
+    assert list(marks.iterdir())
+
+    repository.refs.mark_locks_in(marks)
+
+    assert not lock.exists()
+    assert not list(marks.iterdir())
+    repository.refs.update("refs/heads/main", second, expected=repository.head_commit())
+
+
+def test_lock_of_somebody_else_is_left_alone_at_the_start(two_commits, tmp_path):
+    repository, _, second = two_commits
+    marks = tmp_path / "marks"
+    arguments = (repository.git_dir, marks, second)
+    subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], check=False)
+    lock = repository.git_dir / "refs" / "heads" / "main.lock"
+    lock.unlink()
+    lock.touch()
+
+    repository.refs.mark_locks_in(marks)
+
+    assert lock.exists()
+
+
 def test_lock_of_a_killed_process_is_removed_when_it_is_old(two_commits):
     repository, one, _ = two_commits
     (repository.git_dir / "refs" / "caia").mkdir()

@@ -347,8 +347,8 @@ class GitBackend(Backend):
         }
 
     def _remove_stale_locks(self, updates: Sequence[RefUpdate]) -> None:
-        for update in updates:
-            self.repository.refs.remove_stale_lock(update.name, time.time())
+        for name in (*(update.name for update in updates), "packed-refs"):
+            self.repository.refs.remove_stale_lock(name, time.time())
 
     async def _in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         return await trio.to_thread.run_sync(function, *arguments, limiter=self._threads)

@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import pygit2
 from pygit2.enums import RepositoryOpenFlag
@@ -40,6 +41,7 @@ class RefStore:
 
     def __init__(self, git_dir: Path) -> None:
         self._git_dir = git_dir
+        self._own_locks: Path | None = None
         # libgit2 syncs nothing by itself; this makes it sync a reference and its directory.
         pygit2.settings.enable_fsync_gitdir(True)
 
@@ -74,6 +76,7 @@ class RefStore:
         ):
             for update in updates:
                 transaction.lock_ref(update.name)
+                self._mark_lock(update.name)
             for update in updates:
                 current = _current(repository, update.name)
                 if current == update.new:
@@ -89,12 +92,43 @@ class RefStore:
                 else:
                     transaction.set_target(update.name, update.new, message="caiafs")
         for update in updates:
+            self._unmark_lock(update.name)
             if update.expected is None or update.new is None:
                 self._sync_parents(update.name)
 
+    def mark_locks_in(self, directory: Path) -> None:
+        """Give each lock that is taken a second name in `directory`, and remove those that a killed process left.
+
+        The caller is the only one who may use `directory`: whoever took a lock that has a name there is dead. Somebody else's
+        lock is never that file.
+        """
+        with contextlib.suppress(OSError):  # then a dead lock is one that is old
+            directory.mkdir(mode=0o700, exist_ok=True)
+            for mark in directory.iterdir():
+                lock = self._lock_of(unquote(mark.name))
+                with contextlib.suppress(FileNotFoundError):
+                    if mark.samefile(lock):
+                        lock.unlink()
+                mark.unlink()
+            self._own_locks = directory
+
+    def _mark_lock(self, name: str) -> None:
+        if self._own_locks is not None:
+            self._unmark_lock(name)
+            with contextlib.suppress(OSError):  # not every file system has hard links
+                (self._own_locks / quote(name, safe="")).hardlink_to(self._lock_of(name))
+
+    def _unmark_lock(self, name: str) -> None:
+        if self._own_locks is not None:
+            with contextlib.suppress(OSError):
+                (self._own_locks / quote(name, safe="")).unlink()
+
+    def _lock_of(self, name: str) -> Path:
+        return self._git_dir / f"{name}.lock"
+
     def remove_stale_lock(self, name: str, now_s: float) -> bool:
         """Remove the lock that a killed process left on `name`; a live one is seconds old at most."""
-        lock = self._git_dir / f"{name}.lock"
+        lock = self._lock_of(name)
         with contextlib.suppress(OSError):
             if now_s - lock.stat().st_mtime > STALE_LOCK_S:
                 lock.unlink()
