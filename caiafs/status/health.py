@@ -8,7 +8,7 @@ from typing import Any
 from caiafs.core.config import BackendName, Config
 from caiafs.link.report import BackendReport, Condition, RemoteReport, StoreReport
 from caiafs.status.report import MountReport
-from caiafs.status.stats import backend_of, remote_of
+from caiafs.status.stores import backend_fields, backend_of, remote_fields, remote_of
 
 _NAMED_MAX = 20
 
@@ -118,33 +118,11 @@ def _status(
 
 
 def _backend(report: BackendReport) -> dict[str, Any]:
-    return {
-        "configured": report.configured,
-        "condition": report.condition.value,
-        "implementation": report.implementation,
-        "breaker": report.breaker,
-        "documents": report.documents,
-        "behind": report.behind,
-        "listing": report.listing,
+    return backend_fields(report) | {
         "reasons": list(report.reasons),
         "refused": len(report.refused),
-        "last_error": report.last_error,
-        "last_error_age_s": report.last_error_age_s,
     }
 
 
 def _remote(report: RemoteReport) -> dict[str, Any]:
-    return {
-        "configured": report.configured,
-        "condition": report.condition.value,
-        "url": report.url,
-        "branch": report.branch,
-        "ahead": report.ahead,
-        "behind": report.behind,
-        "documents_left": report.documents_left,
-        "last_fetch_s": round(report.last_fetch_ns / 1e9, 3),
-        "last_push_s": round(report.last_push_ns / 1e9, 3),
-        "reasons": list(report.reasons),
-        "last_error": report.last_error,
-        "last_error_age_s": report.last_error_age_s,
-    }
+    return remote_fields(report) | {"reasons": list(report.reasons)}

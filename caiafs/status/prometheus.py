@@ -12,7 +12,7 @@ from caiafs.core.metrics import OperationStatistics
 from caiafs.link.report import Condition, RemoteReport, StoreReport
 from caiafs.status.health import health
 from caiafs.status.report import MountReport
-from caiafs.status.stats import backend_of
+from caiafs.status.stores import backend_of
 
 Labels = tuple[tuple[str, str], ...]
 Sample = tuple[Labels, float]

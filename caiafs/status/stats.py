@@ -8,9 +8,9 @@ from typing import Any
 
 from caiafs.core.config import Config
 from caiafs.core.metrics import OperationStatistics
-from caiafs.core.remote_url import mask
 from caiafs.link.report import BackendReport, RemoteReport, StoreReport
 from caiafs.status.report import MountReport
+from caiafs.status.stores import backend_fields, backend_of, remote_fields, remote_of
 
 
 def stats(mount: MountReport, store: StoreReport | None, config: Config) -> dict[str, Any]:
@@ -39,20 +39,6 @@ def stats(mount: MountReport, store: StoreReport | None, config: Config) -> dict
 def operations(by_name: dict[str, OperationStatistics]) -> dict[str, Any]:
     """Return the statistics of each operation, by name."""
     return {name: asdict(statistics) for name, statistics in sorted(by_name.items())}
-
-
-def backend_of(store: StoreReport | None, name: str, config: Config) -> BackendReport:
-    """Return what is known of the store `name`, also before its first report."""
-    if store is not None and name in store.backends:
-        return store.backends[name]
-    return BackendReport(configured=name == "git" or config.use_govc)
-
-
-def remote_of(store: StoreReport | None, config: Config) -> RemoteReport:
-    """Return what is known of the git remote, also before the first report."""
-    if store is not None:
-        return store.remote
-    return RemoteReport(configured=bool(config.git_remote), url=mask(config.git_remote or ""))
 
 
 def _mount(mount: MountReport) -> dict[str, Any]:
@@ -122,37 +108,17 @@ def _storage(store: StoreReport | None, config: Config) -> dict[str, Any]:
     }
 
 
-def _remote(report: RemoteReport) -> dict[str, Any]:
-    return {
-        "configured": report.configured,
-        "condition": report.condition.value,
-        "url": report.url,
-        "branch": report.branch,
+def _backend(report: BackendReport) -> dict[str, Any]:
+    return backend_fields(report) | {
         "head": report.head,
-        "ahead": report.ahead,
-        "behind": report.behind,
-        "documents_left": report.documents_left,
-        "last_fetch_s": round(report.last_fetch_ns / 1e9, 3),
-        "last_push_s": round(report.last_push_ns / 1e9, 3),
-        "merges": report.merges,
-        "last_error": report.last_error,
-        "last_error_age_s": report.last_error_age_s,
+        "refused": [asdict(document) for document in report.refused],
         "operations": operations(report.operations),
     }
 
 
-def _backend(report: BackendReport) -> dict[str, Any]:
-    return {
-        "configured": report.configured,
-        "implementation": report.implementation,
-        "condition": report.condition.value,
-        "breaker": report.breaker,
+def _remote(report: RemoteReport) -> dict[str, Any]:
+    return remote_fields(report) | {
         "head": report.head,
-        "documents": report.documents,
-        "behind": report.behind,
-        "listing": report.listing,
-        "refused": [asdict(document) for document in report.refused],
-        "last_error": report.last_error,
-        "last_error_age_s": report.last_error_age_s,
+        "merges": report.merges,
         "operations": operations(report.operations),
     }

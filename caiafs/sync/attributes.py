@@ -11,9 +11,7 @@ somebody waits: at the end, and for `caiafs sync`.
 """
 
 import logging
-import os
 import sqlite3
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,11 +219,10 @@ def open_saver(
     if config.read_only:
         return None
     ids = documents or Documents(state_dir)
-    identities = Identities()
     return AttributeSaver(
         git,
         state_dir,
-        author=lambda: identities.signature(os.getuid(), time.time_ns()),
+        author=Identities(domain=config.author_domain).own,
         is_idle=is_idle,
         documents=ids.to_save,
     )

@@ -12,11 +12,9 @@ document had that before.
 
 import contextlib
 import logging
-import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from caiafs.core.document_ids import FILE_NAME, DocumentId, first_id, later_id
 from caiafs.core.errors import StateCorrupt
@@ -24,6 +22,7 @@ from caiafs.core.types import Change, DocPath, ObjectId
 from caiafs.state.ops import Op, OpKind
 from caiafs.state.saved_documents import format_documents
 from caiafs.sync.document_trailers import Origins, Told, is_below, undone
+from caiafs.sync.side_file import SideFile
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +35,6 @@ CREATE TABLE IF NOT EXISTS spent (id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lent (
     path BLOB PRIMARY KEY, id TEXT NOT NULL, ino INTEGER NOT NULL, time_s REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
 """
 
 
@@ -47,17 +45,10 @@ class Documents:
     """
 
     def __init__(self, state_dir: Path) -> None:
-        self._file = state_dir / FILE_NAME
-        try:
-            self._db = self._open()
-        except sqlite3.Error as exc:
-            log.warning("%s is damaged and made anew: %s", self._file, exc)
-            for leftover in state_dir.glob(FILE_NAME + "*"):
-                leftover.unlink()
-            self._db = self._open()
-        self.commit: ObjectId | None = self._state("commit")
+        self._side = SideFile(state_dir / FILE_NAME, _SCHEMA)
+        self.commit: ObjectId | None = self._side.state("commit")
         """The commit that the database tells of; None: it knows nothing yet."""
-        self.is_ready: bool = self._state("ready") == 1
+        self.is_ready: bool = self._side.state("ready") == 1
         """Whether it knows all that there is to know of that commit."""
         self._unmarked = 0
         self._version = 0
@@ -66,46 +57,15 @@ class Documents:
 
     def _look(self) -> None:
         """See which tables have anything: most repositories need none, and nothing is asked then."""
-        self._has_lent = bool(self._rows("SELECT 1 FROM lent LIMIT 1"))
-        self._has_spent = bool(self._rows("SELECT 1 FROM spent LIMIT 1"))
-        self._has_ids = bool(self._rows("SELECT 1 FROM document LIMIT 1"))
-
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._file, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")
-        db.executescript(_SCHEMA)
-        if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-            raise sqlite3.DatabaseError("damaged")
-        self._file.chmod(0o600)
-        return db
-
-    def _state(self, key: str) -> Any:
-        rows = self._rows("SELECT value FROM state WHERE key=?", key)
-        return rows[0][0] if rows else None
-
-    def _rows(self, sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
-        try:
-            return self._db.execute(sql, arguments).fetchall()
-        except sqlite3.Error as exc:
-            raise StateCorrupt(f"{self._file}: {exc}") from exc
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self._db.execute("BEGIN")
-            yield self._db
-            self._db.execute("COMMIT")
-        except sqlite3.Error as exc:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
-            raise StateCorrupt(f"{self._file}: {exc}") from exc
+        self._has_lent = bool(self._side.rows("SELECT 1 FROM lent LIMIT 1"))
+        self._has_spent = bool(self._side.rows("SELECT 1 FROM spent LIMIT 1"))
+        self._has_ids = bool(self._side.rows("SELECT 1 FROM document LIMIT 1"))
 
     def close(self) -> None:
         """Close the database."""
         with contextlib.suppress(StateCorrupt):
             self._mark()
-        self._db.close()
+        self._side.close()
 
     # --- asking
 
@@ -116,7 +76,7 @@ class Documents:
     def _told(self, path: DocPath) -> DocumentId | None:
         if not self._has_ids:
             return None
-        rows = self._rows("SELECT id FROM document WHERE path=?", path)
+        rows = self._side.rows("SELECT id FROM document WHERE path=?", path)
         return rows[0][0] if rows else None
 
     def told(self, changes: Iterable[Change]) -> tuple[str, ...]:
@@ -161,11 +121,11 @@ class Documents:
                 "SELECT id FROM lent WHERE path=? AND time_s>? OR ino=? AND ino>0"
                 " ORDER BY path=? DESC LIMIT 1"
             )
-            rows = self._rows(sql, path, time.time() - _LENT_S, ino, path)
+            rows = self._side.rows(sql, path, time.time() - _LENT_S, ino, path)
             if rows:
                 return DocumentId(rows[0][0])
-        is_spent = self._has_spent and self._rows("SELECT 1 FROM spent WHERE id=?", own)
-        is_held = self._has_ids and self._rows("SELECT 1 FROM document WHERE id=?", own)
+        is_spent = self._has_spent and self._side.rows("SELECT 1 FROM spent WHERE id=?", own)
+        is_held = self._has_ids and self._side.rows("SELECT 1 FROM document WHERE id=?", own)
         return later_id(path, operation) if is_spent or is_held else own
 
     def note_group(
@@ -211,7 +171,7 @@ class Documents:
             return
         lent = lent or {}
         given_back = set(ids.values())
-        with self._transaction() as db:
+        with self._side.transaction() as db:
             db.executemany("DELETE FROM document WHERE path=?", [(path,) for path in removed])
             db.executemany(
                 "INSERT OR IGNORE INTO spent VALUES (?)", [(first_id(path),) for path in removed]
@@ -248,7 +208,7 @@ class Documents:
 
     def _mark(self) -> None:
         """Write down how far the database tells, where nothing else had to be written."""
-        with self._transaction() as db:
+        with self._side.transaction() as db:
             db.execute("INSERT OR REPLACE INTO state VALUES ('commit', ?)", (self.commit,))
         self._unmarked = 0
 
@@ -256,9 +216,9 @@ class Documents:
 
     def everything(self) -> tuple[list[tuple[bytes, str]], list[str]]:
         """Return all ids by path, and the spent ones."""
-        ids = self._rows("SELECT path, id FROM document ORDER BY path")
+        ids = self._side.rows("SELECT path, id FROM document ORDER BY path")
         return [(path, oid) for path, oid in ids], [
-            oid for (oid,) in self._rows("SELECT id FROM spent ORDER BY id")
+            oid for (oid,) in self._side.rows("SELECT id FROM spent ORDER BY id")
         ]
 
     def to_save(self) -> Mapping[bytes, bytes]:
@@ -275,7 +235,7 @@ class Documents:
         self, ids: Iterable[tuple[bytes, str]], spent: Iterable[str], commit: ObjectId | None
     ) -> None:
         """Begin with what was saved when the branch was at `commit`, None for a branch without one."""
-        with self._transaction() as db:
+        with self._side.transaction() as db:
             db.execute("DELETE FROM document")
             db.execute("DELETE FROM spent")
             db.executemany("INSERT OR REPLACE INTO document VALUES (?,?)", ids)

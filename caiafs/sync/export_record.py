@@ -5,20 +5,16 @@ composes changed directories only, and a directory that was moved takes its tree
 commit than the reference or of another state DB: then everything is saved anew.
 """
 
-import contextlib
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from caiafs.core.errors import StateCorrupt
 from caiafs.core.types import InodeNo, ObjectId
+from caiafs.sync.side_file import SideFile
 
 FILE_NAME = "saved.db"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS directory (ino INTEGER PRIMARY KEY, own BLOB, tree BLOB) STRICT;
-CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
 """
 
 
@@ -34,34 +30,14 @@ class ExportRecord:
     """The record of one state directory."""
 
     def __init__(self, state_dir: Path) -> None:
-        self._file = state_dir / FILE_NAME
-        try:
-            self._db = self._open()
-        except sqlite3.Error:
-            for leftover in state_dir.glob(FILE_NAME + "*"):
-                leftover.unlink()
-            self._db = self._open()
-        self.owner: str | None = self._get("owner")
-        self.commit: ObjectId | None = self._get("commit")
-        self.round: int = self._get("round") or -1
-
-    def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._file, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")
-        self._file.chmod(0o600)
-        db.executescript(_SCHEMA)
-        if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-            raise sqlite3.DatabaseError("damaged")
-        return db
-
-    def _get(self, key: str) -> Any:
-        row = self._db.execute("SELECT value FROM state WHERE key=?", (key,)).fetchone()
-        return row[0] if row else None
+        self._side = SideFile(state_dir / FILE_NAME, _SCHEMA)
+        self.owner: str | None = self._side.state("owner")
+        self.commit: ObjectId | None = self._side.state("commit")
+        self.round: int = self._side.state("round") or -1
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
+        self._side.close()
 
     def get(self, directory: InodeNo) -> Exported | None:
         """Return a directory as it was saved, None where it was not.
@@ -69,13 +45,8 @@ class ExportRecord:
         Raises:
             StateCorrupt: the file is damaged.
         """
-        try:
-            row = self._db.execute(
-                "SELECT own, tree FROM directory WHERE ino=?", (directory,)
-            ).fetchone()
-        except sqlite3.Error as exc:
-            raise StateCorrupt(f"{self._file}: {exc}") from exc
-        return Exported(row[0], ObjectId(row[1].hex())) if row else None
+        rows = self._side.rows("SELECT own, tree FROM directory WHERE ino=?", directory)
+        return Exported(rows[0][0], ObjectId(rows[0][1].hex())) if rows else None
 
     def is_of(self, owner: str, commit: ObjectId | None) -> bool:
         """Whether this is what state DB `owner` saved as `commit`."""
@@ -111,12 +82,6 @@ class ExportRecord:
         self.owner, self.commit, self.round = owner, commit, newest_round
 
     def _change(self, statements: Sequence[tuple[str, Sequence[tuple[object, ...]]]]) -> None:
-        try:
-            self._db.execute("BEGIN")
+        with self._side.transaction() as db:
             for sql, rows in statements:
-                self._db.executemany(sql, rows)
-            self._db.execute("COMMIT")
-        except sqlite3.Error as exc:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
-            raise StateCorrupt(f"{self._file}: {exc}") from exc
+                db.executemany(sql, rows)

@@ -3,6 +3,7 @@
 Used by `sync.publisher`. The password database is asked once for each user.
 """
 
+import os
 import pwd
 import re
 import socket
@@ -35,6 +36,10 @@ class Identities:
         _, name, email = self._look_up(uid)
         offset_s = time.localtime(time_ns // 1_000_000_000).tm_gmtoff
         return Signature(name, email, time_ns, offset_s // 60)
+
+    def own(self, not_before_ns: int = 0) -> Signature:
+        """Return who runs the mount as an author, now or at `not_before_ns` if that is later."""
+        return self.signature(os.getuid(), max(time.time_ns(), not_before_ns))
 
     def _look_up(self, uid: int) -> tuple[str, str, str]:
         if uid not in self._known:

@@ -11,13 +11,13 @@ import trio
 
 from caiafs.backends.git.backend import GitBackend
 from caiafs.backends.git.trees import changed_tree_ids
-from caiafs.core.types import EMPTY_TREE, NO_OBJECT, Change, ChangeSet, DocPath, ObjectId
+from caiafs.core.types import NO_OBJECT, Change, DocPath, ObjectId
 from caiafs.link.messages import Changes, Message, to_text
-from caiafs.sync.conflict_notes import trailers_of
+from caiafs.sync.branch_merge import BranchMerge, BranchMerged
 from caiafs.sync.contents import Contents
+from caiafs.sync.identity import Identities
 from caiafs.sync.news import split_changes
 from caiafs.sync.published import Published
-from caiafs.sync.tree_merge import merge_changes
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +33,11 @@ class Pushes:
         published: Published,
         contents: Contents,
         send: Callable[[Message], Awaitable[None]],
+        identities: Identities,
     ) -> None:
         self._git = git
         self._published = published
-        self._contents = contents
+        self._merging = BranchMerge(git, contents, identities)
         self._send = send
         self.learn: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         """Called before the mount hears of commits: what it may ask about them has to be known then."""
@@ -80,30 +81,25 @@ class Pushes:
 
     async def _merge(self, head: ObjectId, ours: ObjectId) -> None:
         """Commit the merge of a branch that went another way."""
-        git, history = self._git, self._git.log_of
-        base = history.merge_base(ours, head)
-        base_tree = git.repository.tree_of(base) if base is not None else EMPTY_TREE
-        theirs, mine = history.commit(head), history.commit(ours)
-        result = merge_changes(
-            self._contents,
-            await git.diff(base_tree, mine.tree),
-            await git.diff(base_tree, theirs.tree),
-            ours_time_ns=mine.author.time_ns,
-            theirs_time_ns=theirs.author.time_ns,
-        )
-        name = git.repository.branch_ref.removeprefix("refs/heads/")
-        notes = "\n".join(trailers_of(result.conflicts))
-        text = f"Merge what was pushed to {name}\n" + (f"\n{notes}\n" if notes else "")
-        change_set = ChangeSet("", mine.author, text, result.onto_theirs)
-        built = await git.build_merge(change_set, (head, ours))
-        await git.advance(built, head)
-        copies = [conflict.copy_path for conflict in result.conflicts]
-        self.conflicts += len(copies)
-        before = self._published.tree
+        name = self._git.repository.branch_ref.removeprefix("refs/heads/")
+        await self.merge(ours, head, f"Merge what was pushed to {name}", expected=head)
+
+    async def merge(
+        self, ours: ObjectId, theirs: ObjectId, subject: str, *, expected: ObjectId
+    ) -> BranchMerged:
+        """Publish the merge of two heads and tell the mount; arguments and errors as `BranchMerge.commit`."""
+        merged = await self._merging.commit(ours, theirs, subject, expected=expected)
+        self.conflicts += len(merged.copies)
+        before, built = self._published.tree, merged.built
         self._published.move(built.commit, built.tree)
         await self.announce(
-            before, built.tree, built.commit, time_ns=theirs.author.time_ns, conflicts=copies
+            before,
+            built.tree,
+            built.commit,
+            time_ns=merged.theirs_time_ns,
+            conflicts=merged.copies,
         )
+        return merged
 
     async def announce(
         self,

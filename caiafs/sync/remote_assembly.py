@@ -3,16 +3,11 @@
 Used by `sync.assembly` only.
 """
 
-import os
-import time
-
 from caiafs.backends.git.backend import GitBackend
 from caiafs.backends.git.remote import GitRemote
 from caiafs.core.config import Config
 from caiafs.core.locations import state_directory
-from caiafs.core.types import Signature
 from caiafs.sync.contents import Contents
-from caiafs.sync.identity import Identities
 from caiafs.sync.published import Published
 from caiafs.sync.pushes import Pushes
 from caiafs.sync.remote import Remote
@@ -28,18 +23,13 @@ def build_remote(
     if not config.git_remote:
         return None
     pushes, contents = others
-    identities = Identities()
-
-    def author(not_before_ns: int) -> Signature:
-        return identities.signature(os.getuid(), max(time.time_ns(), not_before_ns))
-
     remote = GitRemote(
         git.repository,
         state_directory(config) / _DIRECTORY,
         address=config.git_remote,
         branch=config.git_remote_branch,
     )
-    merge = RemoteMerge(git, published, pushes, contents, author=author, read_only=config.read_only)
+    merge = RemoteMerge(git, published, pushes, contents, read_only=config.read_only)
     return Remote(
         remote,
         git,

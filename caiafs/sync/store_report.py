@@ -44,8 +44,7 @@ def compose_report(parts: Parts, publisher: Publisher, saver: AttributeSaver | N
         documents_published=done.documents,
         conflicts=done.conflicts
         + parts.pushes.conflicts
-        + (parts.foreign.conflicts if parts.foreign else 0)
-        + (parts.remote.merge.conflicts if parts.remote else 0),
+        + (parts.foreign.conflicts if parts.foreign else 0),
         comparisons=compared.done,
         comparison_left=compared.left,
         repaired=compared.repaired,

@@ -336,3 +336,12 @@ def test_author_is_the_user_with_the_domain_that_is_set():
     assert there.email == f"{user.pw_name}@example.org"
     assert there.name
     assert (nobody.name, nobody.email) == ("user 2147483641", "2147483641@example.org")
+
+
+def test_who_runs_the_mount_is_never_an_author_before_what_is_merged():
+    later_ns = 4_000_000_000_000_000_000
+    identities = Identities("desk", domain="example.org")
+
+    assert identities.own(later_ns).time_ns == later_ns
+    assert 0 < identities.own().time_ns < later_ns
+    assert identities.own().email.endswith("@example.org")
