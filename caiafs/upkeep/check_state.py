@@ -5,13 +5,15 @@ after `kill -9`, is no finding: contents that nothing refers to, unlinked files,
 """
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 
 from caiafs.backends.git.log import CommitLog
 from caiafs.backends.git.objects import ObjectReader
-from caiafs.core.errors import CaiaError, NotFound
+from caiafs.core.errors import CaiaError, NotFound, StateError
 from caiafs.core.types import EMPTY_BLOB, ROOT_INODE, DocPath, ObjectId, display
+from caiafs.state import paths
 from caiafs.state.flags import InodeFlag
 from caiafs.state.schema import SCHEMA_VERSION
 from caiafs.state.view import open_state
@@ -23,6 +25,16 @@ _BEGIN_ANEW = "publishes what can be read of it, sets it aside and begins anew f
 _UNKNOWN = "documents may be missing, or show a wrong version"
 _LOADED = int(InodeFlag.LOADED)
 _OPEN = int(InodeFlag.UNLOGGED | InodeFlag.DAMAGED)
+_PASSING = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_FULL,
+    }
+)
 _IS_DIRECTORY = "mode & 0xf000 = 0x4000"
 
 _QUERIES: tuple[tuple[str, str], ...] = (
@@ -32,7 +44,9 @@ _QUERIES: tuple[tuple[str, str], ...] = (
     ),
     (
         "SELECT d.parent, d.name FROM dentry d LEFT JOIN inode p ON p.ino = d.parent"  # noqa: S608  # ours
-        f" WHERE p.ino IS NULL OR NOT p.{_IS_DIRECTORY} OR NOT p.flags & {_LOADED}",
+        f" WHERE p.ino IS NULL OR NOT p.{_IS_DIRECTORY} OR NOT p.flags & {_LOADED}"
+        # What a mount that died had begun to import, the next one takes away (vfs.importing).
+        " AND NOT EXISTS (SELECT 1 FROM meta WHERE key = 'importing:' || p.ino)",
         "the name is in no directory",
     ),
     (
@@ -66,7 +80,11 @@ WHERE i.nlink > 0 AND i.nlink <> wanted AND (NOT i.{_IS_DIRECTORY} OR i.flags & 
 
 
 def check_database(place: Place, count: Callable[[str, int], None]) -> list[Finding]:
-    """Return what is wrong with the state DB; `count` is told how much was looked at."""
+    """Return what is wrong with the state DB; `count` is told how much was looked at.
+
+    Raises:
+        StateError: it cannot be read now, which is no damage: nothing must be begun anew for it.
+    """
     if not place.has_state:
         return []
     try:
@@ -74,7 +92,14 @@ def check_database(place: Place, count: Callable[[str, int], None]) -> list[Find
             found = _check_sqlite(db)
             return found or list(_check_tables(db, place, count))
     except sqlite3.Error as exc:
+        if _is_passing(exc) or not os.access(paths.database(place.state_dir), os.R_OK):
+            raise StateError(f"the state database cannot be read now: {exc}") from exc
         return [_unreadable(str(exc))]
+
+
+def _is_passing(error: sqlite3.Error) -> bool:
+    """Whether SQLite was kept from reading by something else than what is in the file."""
+    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _PASSING
 
 
 def _unreadable(why: str) -> Finding:

@@ -23,8 +23,9 @@ from caiafs.core.errors import CaiaError, NotFound, StateError
 from caiafs.core.types import ROOT_INODE, DocPath, InodeNo, ObjectId, join_path, split_path
 from caiafs.link.messages import Origin
 from caiafs.state.journal import Journal
+from caiafs.vfs.importing import ObjectSource
 from caiafs.vfs.inode import Inode
-from caiafs.vfs.table import InodeTable, ObjectSource
+from caiafs.vfs.table import InodeTable
 
 log = logging.getLogger(__name__)
 

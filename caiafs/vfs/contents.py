@@ -19,8 +19,8 @@ from caiafs.state.extents import Extents
 from caiafs.state.journal import Journal, raw_id
 from caiafs.state.spool import Spool, SpoolFile
 from caiafs.vfs.body import BaseMissing, Body, CachedBody, SmallBody, SpoolBody
+from caiafs.vfs.importing import ObjectSource
 from caiafs.vfs.inode import DAMAGED, UNLOGGED, Inode
-from caiafs.vfs.table import ObjectSource
 
 _PUT_CONTENT = "INSERT OR REPLACE INTO content VALUES (?,?,?,?,?)"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from caiafs.core.types import ROOT_INODE, HandleId, InodeNo
 from caiafs.vfs.inode import Inode
-from caiafs.vfs.table import InodeTable
+from caiafs.vfs.table import LOAD_MAX, InodeTable
 
 
 class Listings:
@@ -36,10 +36,13 @@ class Listings:
         """Yield (next position, name, inode) from position `start` on; 0 looks again."""
         directory, names = self._handles[handle]
         if names is None or start == 0:
-            self._table.load_all(directory)
             names = list(self._table.children(directory))
             self._handles[handle] = (directory, names)
+        children = self._table.children(directory)
         for position in range(start, len(names)):
+            if not (position - start) % LOAD_MAX:  # the caller stops when its answer is full
+                window = names[position : position + LOAD_MAX]
+                self._table.load_many([children[name] for name in window if name in children])
             inode = self._table.find(directory, names[position])
             if inode is not None:
                 yield position + 1, names[position], inode

@@ -13,6 +13,7 @@ from caiafs.state.journal import Journal
 from caiafs.state.spool import Spool
 from caiafs.vfs.contents import Contents
 from caiafs.vfs.damage import Damage
+from caiafs.vfs.importing import remove_unfinished
 from caiafs.vfs.inode import DAMAGED, UNLOGGED, Inode
 from caiafs.vfs.namespace import Namespace
 from caiafs.vfs.publication import Publication
@@ -45,6 +46,7 @@ def recover(
 
     Contents whose row or spool file is damaged are set aside.
     """
+    remove_unfinished(journal)
     for (ino,) in journal.db.rows("SELECT ino FROM inode WHERE nlink=0"):
         namespace.end(table.get(ino))
     _remove_orphans(journal)

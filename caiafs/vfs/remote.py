@@ -115,6 +115,7 @@ class Remote:
         """
         self._last_seq = last_seq
         self._later_paths = None
+        self._table.finish_imports()
         # Before the first await: a directory that is looked into meanwhile shows all of it.
         for path in sorted(trees):
             directory = self._directory(path)
@@ -125,6 +126,7 @@ class Remote:
         ordered = sorted(changes, key=lambda change: change.after is not None)
         for start in range(0, len(ordered), _SLICE):
             self._journal.db.require_room(_SLICE_ROOM_BYTES)
+            self._table.finish_imports()
             for change in ordered[start : start + _SLICE]:
                 self._take(change, trees)
             await self._tell_kernel()
@@ -158,6 +160,7 @@ class Remote:
     def _take_released(self) -> None:
         """Apply what waits for no writer any more; raises as `apply`, and what is left waits on."""
         self._journal.db.require_room(_SLICE_ROOM_BYTES)
+        self._table.finish_imports()
         self._later_paths = None
         for ino in tuple(self._waiting.keys() | self._blocked.keys()):
             inode = self._table.peek(ino)

@@ -85,12 +85,25 @@ class SavedDirectory:
     def __init__(
         self,
         restorer: "Restorer",
-        entries: Mapping[bytes, SavedEntry],
+        directory: Inode,
+        blobs: Sequence[bytes],
         subtrees: Mapping[bytes, ObjectId],
     ) -> None:
         self._restorer = restorer
-        self._entries = entries
+        self._directory = directory
+        self._blobs = list(reversed(blobs))
+        self._entries: dict[bytes, SavedEntry] = {}
         self._subtrees = subtrees
+
+    def parse_more(self) -> bool:
+        """Parse one of the parts in which it was saved; return whether there are more. Before all else."""
+        if self._blobs:
+            self._entries |= self._restorer.parse(self._blobs.pop())
+        if self._blobs:
+            return True
+        if self._directory.ino == ROOT_INODE and b"" in self._entries:
+            self._restorer.apply(self._entries.pop(b""), self._directory)
+        return False
 
     def apply(self, name: bytes, inode: Inode) -> None:
         """Give an inode that was just imported as `name` what is saved for it."""
@@ -134,27 +147,32 @@ class Restorer:
         )
 
     def open(self, directory: Inode) -> SavedDirectory | None:
-        """Return what is saved for a directory that is being loaded, None where nothing is."""
-        tree = self._trees.pop(directory.ino, None)
+        """Return what is saved for a directory that is being loaded, None where nothing is; `forget` it afterwards."""
+        tree = self._trees.get(directory.ino)
         if tree is None:
             return None
-        self._journal.run_sql("DELETE FROM saved WHERE ino=?", directory.ino)
         try:
             blobs, subtrees = self._source.read(tree)
-            entries: dict[bytes, SavedEntry] = {}
-            bad = 0
-            for blob in blobs:
-                found, unusable = parse_entries(blob)
-                entries |= found
-                bad += unusable
         except CaiaError as exc:
             self._warn(str(exc))
             return None
+        return SavedDirectory(self, directory, blobs, subtrees)
+
+    def parse(self, blob: bytes) -> dict[bytes, SavedEntry]:
+        """Return what a part of a directory's attributes says; nothing where it makes no sense."""
+        try:
+            found, bad = parse_entries(blob)
+        except CaiaError as exc:
+            self._warn(str(exc))
+            return {}
         if bad:
             self._warn(f"{bad} lines make no sense")
-        if directory.ino == ROOT_INODE and b"" in entries:
-            self.apply(entries[b""], directory)
-        return SavedDirectory(self, entries, subtrees)
+        return found
+
+    def forget(self, directory: InodeNo) -> None:
+        """A directory is loaded, so that what was saved for it is in the state DB now, or it is gone."""
+        if self._trees.pop(directory, None) is not None:
+            self._journal.run_sql("DELETE FROM saved WHERE ino=?", directory)
 
     def _warn(self, reason: str) -> None:
         """Say once that saved attributes are left out: a hostile repository could fill the log."""

@@ -1,19 +1,20 @@
 """Inodes and names: which inode a name means, and where an inode is.
 
-Used by the other vfs modules. Synchronous on purpose: a change is atomic between two checkpoints.
+Used by the other vfs modules. Synchronous on purpose, but for `prepare`: a change is atomic between two checkpoints.
 
 A directory's names are in memory, in the DB, or still in git: then the first look at it imports its
-tree object, which gives every entry an inode number that lasts. Nothing below it is read.
+tree object (`vfs.importing`), which gives every entry an inode number that lasts. Nothing below it is read.
+Requests `prepare` a directory that may be large.
 """
 
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
 
-from caiafs.core.errors import Corrupt, NotADirectory, NotFound
+import trio
+
+from caiafs.core.errors import NotADirectory, NotFound
 from caiafs.core.types import (
-    EMPTY_TREE,
     ROOT_INODE,
     ROOT_PATH,
     DocPath,
@@ -21,58 +22,25 @@ from caiafs.core.types import (
     InodeNo,
     ObjectId,
 )
-from caiafs.state.journal import Journal
-from caiafs.vfs.inode import EXPLICIT, HAS_XATTRS, LOADED, Inode, storable_time
-from caiafs.vfs.restore import Restorer, SavedDirectory
+from caiafs.state.journal import BACKGROUND_DELAY_S, Journal
+from caiafs.vfs.importing import DirectoryImport, ObjectSource, shown_mode
+from caiafs.vfs.inode import HAS_XATTRS, LOADED, Inode, storable_time
+from caiafs.vfs.restore import Restorer
 
 _INODE_COLUMNS = (
     "i.ino, i.mode, i.uid, i.gid, i.rdev, i.nlink, i.size, i.atime_ns, i.mtime_ns, i.ctime_ns, "
     "i.oid, i.content, i.flags, i.parent, i.name"
 )
 _GET = f"SELECT {_INODE_COLUMNS} FROM inode i WHERE i.ino=?"  # noqa: S608  # columns are ours
-_GET_BELOW = f"SELECT {_INODE_COLUMNS} FROM dentry d JOIN inode i ON i.ino=d.ino WHERE d.parent=?"  # noqa: S608  # ours
 
+LOAD_MAX = 128
+"""Inodes that `load_many` takes at a time."""
+
+_GET_MANY = f"SELECT {_INODE_COLUMNS} FROM inode i WHERE i.ino IN ({','.join('?' * LOAD_MAX)})"  # noqa: S608  # ours
+_FEW = 8
 
 _TRIM_AT = 10_000
 """Inodes in memory before `trim` looks for some to let go."""
-
-
-class TreeEntry(Protocol):
-    """A name in a git tree: raw bytes, git mode, object id."""
-
-    @property
-    def name(self) -> bytes:
-        """One component, as the mount shows it."""
-        ...
-
-    @property
-    def mode(self) -> int:
-        """A GitMode."""
-        ...
-
-    @property
-    def oid(self) -> ObjectId:
-        """Blob, tree or commit."""
-        ...
-
-
-class ObjectSource(Protocol):
-    """Where git objects come from; `app` supplies `backends.git.objects.ObjectReader`.
-
-    All of it is synchronous and for small objects. Raises NotFound and Corrupt.
-    """
-
-    def read_tree(self, oid: ObjectId) -> Sequence[TreeEntry]:
-        """Return the entries of a tree, names as they are in the mount."""
-        ...
-
-    def size(self, oid: ObjectId) -> int:
-        """Return a blob's length in bytes, from its header."""
-        ...
-
-    def read_blob(self, oid: ObjectId) -> bytes:
-        """Return a blob's content."""
-        ...
 
 
 class InodeTable:
@@ -91,6 +59,7 @@ class InodeTable:
         self._restorer = restorer
         self._now_ns = now_ns
         self._inodes: dict[InodeNo, Inode] = {}
+        self._imports: dict[InodeNo, DirectoryImport] = {}
         self._trim_at = _TRIM_AT
         # Whole seconds, as git has them: so is told what nobody has changed here (sync.attributes).
         self._import_time_ns = now_ns() // 1_000_000_000 * 1_000_000_000
@@ -159,7 +128,7 @@ class InodeTable:
 
         Raises:
             NotADirectory: it is none.
-            Corrupt, NotFound: git does not have its tree.
+            Absent, Corrupt: git does not have its tree.
         """
         if directory.children is None:
             if not directory.is_directory:
@@ -170,24 +139,72 @@ class InodeTable:
                 )
                 directory.children = dict(rows)
             else:
-                directory.children = self._import(directory)
+                self._import(directory)
+        assert directory.children is not None, "it is loaded"
         return directory.children
+
+    def is_ready(self, ino: InodeNo) -> bool:
+        """Whether `children` of a directory would answer from memory."""
+        directory = self._inodes.get(ino)
+        return directory is not None and directory.children is not None
+
+    async def prepare(self, ino: InodeNo) -> None:
+        """Have a directory's names in memory, letting others go on between the slices of a large one.
+
+        Whoever asks for `children` meanwhile, which does not wait, does the rest at once.
+
+        Raises:
+            NotFound: there is no such inode.
+            Absent, Corrupt: git does not have its tree.
+        """
+        directory = self.get(ino)
+        while directory.is_directory and not directory.flags & LOADED:
+            self._import_slice(directory)
+            await trio.lowlevel.checkpoint()
+        if directory.is_directory:
+            self.children(directory)
+
+    def finish_imports(self) -> None:
+        """Do the rest of what `prepare` has begun: before a change from outside, which must find all or nothing."""
+        for ino in tuple(self._imports):
+            self._import(self.get(ino))
+
+    def _import(self, directory: Inode) -> None:
+        """Give the entries of a directory's git tree inodes and names."""
+        while not directory.flags & LOADED:
+            self._import_slice(directory)
+
+    def _import_slice(self, directory: Inode) -> None:
+        under_way = self._imports.get(directory.ino)
+        if under_way is None:
+            under_way = DirectoryImport(
+                self, self._journal, self._objects, self._restorer, directory
+            )
+            self._imports[directory.ino] = under_way
+        try:
+            is_last = under_way.step()
+        except BaseException:
+            del self._imports[directory.ino]
+            raise
+        if is_last:
+            del self._imports[directory.ino]
+            self._journal.commit_within(BACKGROUND_DELAY_S)
+        else:
+            self._journal.commit_if_possible()
 
     def find(self, directory: Inode, name: bytes) -> Inode | None:
         """Return what `name` means in `directory`, None where it means nothing."""
         ino = self.children(directory).get(name)
         return self.get(ino) if ino is not None else None
 
-    def load_all(self, directory: Inode) -> None:
-        """Bring every inode of a directory into memory with one query."""
-        children = self.children(directory)
-        known = self._inodes
-        if sum(ino not in known for ino in children.values()) < 8:
+    def load_many(self, inos: Sequence[InodeNo]) -> None:
+        """Bring up to LOAD_MAX inodes into memory with one query."""
+        missing = [ino for ino in inos if ino not in self._inodes]
+        if len(missing) < _FEW:
             return
-        self._journal.commit()
-        for row in self._journal.db.rows(_GET_BELOW, directory.ino):
-            if row[0] not in known:
-                known[row[0]] = Inode.from_row(row)
+        # What is not in memory has nothing to be written; 0 is no inode.
+        for row in self._journal.db.rows(_GET_MANY, *missing, *[0] * (LOAD_MAX - len(missing))):
+            self._inodes[row[0]] = Inode.from_row(row)
 
     def link(self, directory: Inode, name: bytes, inode: Inode) -> None:
         """Give `inode` a name; whatever had it is unlinked by the caller first."""
@@ -257,7 +274,8 @@ class InodeTable:
 
     def release(self, inode: Inode) -> None:
         """Let go of an inode that nothing but the DB needs to know."""
-        if inode.is_idle and inode.ino != ROOT_INODE and not self._journal.is_touched(inode.ino):
+        in_use = inode.ino == ROOT_INODE or inode.ino in self._imports
+        if inode.is_idle and not in_use and not self._journal.is_touched(inode.ino):
             self._inodes.pop(inode.ino, None)
 
     def trim(self) -> None:
@@ -267,6 +285,13 @@ class InodeTable:
         for inode in tuple(self._inodes.values()):
             self.release(inode)
         self._trim_at = max(_TRIM_AT, 2 * len(self._inodes))
+
+    def take_back(self, inode: InodeNo) -> None:
+        """Remove an inode that `imported` made."""
+        self._journal.drop_inode(inode)
+        self._journal.run_sql("DELETE FROM xattr WHERE ino=?", inode)
+        self._restorer.forget(inode)
+        self._inodes.pop(inode, None)
 
     def make_empty(self, directory: Inode) -> None:
         """Forget the names of a directory that was removed: whoever is in it sees nothing there."""
@@ -284,51 +309,12 @@ class InodeTable:
 
     # --- git
 
-    def _import(self, directory: Inode) -> dict[bytes, InodeNo]:
-        """Give the entries of a directory's git tree inodes and names."""
-        tree = directory.oid
-        entries = self._objects.read_tree(tree) if tree and tree != EMPTY_TREE else ()
-        children: dict[bytes, InodeNo] = {}
-        saved = self._restorer.open(directory)
-        directories = 0
-        for entry in entries:
-            size = self._size_of(entry)
-            inode = self.imported(entry.mode, entry.oid, like=directory, size=size)
-            if saved is not None:
-                saved.apply(entry.name, inode)
-            children[entry.name] = inode.ino
-            inode.names = [(directory.ino, entry.name)]
-            directories += inode.is_directory
-            self._journal.put_dentry(directory.ino, entry.name, inode.ino)
-        if saved is not None:
-            directories += self._import_kept(directory, children, saved)
-        directory.oid = None
-        directory.flags |= LOADED
-        directory.nlink = 2 + directories
-        self._journal.touch(directory)
-        self._journal.commit_within(0.5)
-        return children
-
-    def _import_kept(
-        self, directory: Inode, children: dict[bytes, InodeNo], saved: SavedDirectory
-    ) -> int:
-        """Add the directories that git has nothing in; return how many."""
-        kept = list(saved.kept(children))
-        for name in kept:
-            inode = self.imported(GitMode.DIRECTORY, EMPTY_TREE, like=directory)
-            inode.flags |= EXPLICIT
-            saved.apply(name, inode)
-            children[name] = inode.ino
-            inode.names = [(directory.ino, name)]
-            self._journal.put_dentry(directory.ino, name, inode.ino)
-        return len(kept)
-
     def imported(self, git_mode: int, oid: ObjectId, *, like: Inode, size: int = -1) -> Inode:
         """Return a new inode for what a git tree has, owned as `like` is, without a name."""
         is_document = git_mode not in {GitMode.DIRECTORY, GitMode.GITLINK}
         if is_document and size < 0:
             size = self._objects.size(oid)
-        inode = self.new(_st_mode(git_mode), like.uid, like.gid)
+        inode = self.new(shown_mode(git_mode), like.uid, like.gid)
         inode.atime_ns = inode.mtime_ns = inode.ctime_ns = self.import_time_ns
         if git_mode == GitMode.DIRECTORY:
             inode.oid = oid
@@ -338,24 +324,3 @@ class InodeTable:
             inode.oid = oid
             inode.size = size
         return inode
-
-    def _size_of(self, entry: TreeEntry) -> int:
-        """Return a document's length, 0 for a directory; where its blob is missing or damaged, one byte that cannot be read.
-
-        One such blob must not cost the directory; of no length, nobody would ask for it, and it would pass for empty.
-        """
-        if entry.mode in {GitMode.DIRECTORY, GitMode.GITLINK}:
-            return 0
-        try:
-            return self._objects.size(entry.oid)
-        except (NotFound, Corrupt):
-            return 1
-
-
-def _st_mode(git_mode: int) -> int:
-    """Return the st_mode that an entry of a git tree shows."""
-    if git_mode == GitMode.SYMLINK:
-        return stat.S_IFLNK | 0o777
-    if git_mode in {GitMode.DIRECTORY, GitMode.GITLINK}:
-        return stat.S_IFDIR | 0o755
-    return stat.S_IFREG | (0o755 if git_mode & 0o100 else 0o644)
