@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,6 +79,10 @@ def _choose(
     """Return what does this migration."""
     source = _config(parsed.source, parsed, environ)
     target = _config(parsed.target, parsed, environ)
+    if not _is_govc(
+        parsed.source
+    ):  # those are the source's: the target's objects must not go there
+        target = replace(target, state_dir=None, branch=None)
     if _is_govc(parsed.source) and _is_govc(parsed.target):
         raise ConfigError("from govc to govc goes by way of a repository: two migrations")
     if parsed.named is not None and not _is_govc(parsed.source):

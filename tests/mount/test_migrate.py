@@ -269,6 +269,22 @@ def test_what_is_new_since_follows_and_what_went_another_way_stays(saved: Mount,
     assert git("rev-parse", f"refs/caia/lost/{other}", cwd=target).strip() == other
 
 
+def test_state_directory_of_the_source_takes_nothing_of_the_target(
+    mount_caia: MountFactory, tmp_path: Path
+):
+    git("init", "-q", "--bare", tmp_path / "old.git", cwd=tmp_path)
+    where = tmp_path / "state"
+    caia = mount_caia(repo=tmp_path / "old.git", options=(f"state_dir={where}",))
+    (caia / "doc").write_text("saved")
+    caia.sync()
+    caia.unmount()
+
+    done = migrate(caia.repo, tmp_path / "new.git", env={"CAIAFS_STATE_DIR": str(where)})
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert git("show", "HEAD:doc", cwd=tmp_path / "new.git") == "saved"
+
+
 def test_source_with_pending_saves_is_refused(mount_caia: MountFactory, tmp_path: Path):
     caia = mount_caia(options=NEVER)
     (caia / "doc").write_text("pending")
