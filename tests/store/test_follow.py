@@ -210,7 +210,7 @@ async def test_rewound_branch_keeps_what_was_published(tmp_path):
 
 
 async def test_diverged_push_is_merged(tmp_path):
-    world = World(tmp_path)
+    world = World(tmp_path, author_domain="desk.example.org")
     async with world.running():
         world.put("f", "1\n2\n3\n4\n")
         await world.stored()
@@ -244,6 +244,7 @@ async def test_diverged_push_is_merged(tmp_path):
         history = world.git("rev-list", "main")
         assert rewritten in history
         assert pushed in history
+        assert world.git("log", "-1", "--format=%ae", "main").endswith("@desk.example.org\n")
     world.close()
 
 
