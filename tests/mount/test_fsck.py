@@ -339,6 +339,21 @@ def test_wrong_counts_are_put_right_in_place(unmounted: Mount):
     assert (unmounted / "small").stat().st_nlink == 1
 
 
+def test_state_database_that_another_program_holds_is_no_damage(unmounted: Mount):
+    database = state(unmounted) / "state.db"
+    number = database.stat().st_ino
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as db:
+        db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        db.execute("BEGIN EXCLUSIVE")
+
+        done = run_caiafs("fsck", "--repair", unmounted.repo)
+
+    assert done.returncode == 8
+    assert "locked" in done.stderr
+    assert database.stat().st_ino == number
+    assert fsck(unmounted.repo).code == 0
+
+
 def test_newer_state_database_is_left_alone(unmounted: Mount):
     sql(unmounted, "PRAGMA user_version=99")
     before = (state(unmounted) / "state.db").read_bytes()
