@@ -50,7 +50,14 @@ from caiafs.sync.published import Published
 from caiafs.sync.publisher import Publisher, PublisherParts, PublisherSettings
 from caiafs.sync.pushes import Pushes
 from caiafs.sync.rebase import find_difference
-from caiafs.sync.recovery import find_news, find_settled, find_unfinished, known_tree
+from caiafs.sync.recovery import (
+    find_news,
+    find_settled,
+    find_unfinished,
+    known_tree,
+    pass_gap,
+    read_settled,
+)
 from caiafs.sync.remote import Remote
 from caiafs.sync.remote_assembly import build_remote
 from caiafs.sync.replay import Merging
@@ -62,7 +69,6 @@ log = logging.getLogger(__name__)
 
 _TRAILER_BYTES = 84_000
 _FIRST_LOOK_S = 3.0
-_OPS_MAX = 1_000_000
 _REF_LOCKS = "ref-locks"
 
 
@@ -86,6 +92,7 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
     known = start.known_commit if start.known_commit != NO_OBJECT else None
     history = CommitLog(repository.reader)
     settled = max(start.settled_seq, find_settled(history, head, known, start.writer_id))
+    settled = pass_gap(state, settled)
     if known is not None and repository.reader.exists(known):
         # Where the branch was taken back or replaced while nothing was mounted, it is merged like a push.
         goes_on = head is not None and history.is_ancestor(known, head)
@@ -96,9 +103,7 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
     try:
         before = known_tree(history, known)
         # Read before Ready, after which the mount forgets them.
-        settled_ops = [
-            op for op in state.ops_after(start.settled_seq, _OPS_MAX) if op.seq <= settled
-        ]
+        settled_ops = read_settled(state, start.settled_seq, settled)
         await channel.send(Ready(published.commit, published.tree, settled))
         if before is not None and before != published.tree:
             await _tell_news(parts, before, settled_ops)
@@ -331,7 +336,8 @@ async def _start_remote(remote: Remote, published: Published, nursery: trio.Nurs
 async def _find_exact_last(parts: Parts, state: StateReader, writer_id: str) -> int:
     """Ask the primary for a group that it has and the branch has not: a crash came between the two."""
     govc, settled = parts.govc, parts.published.settled_seq
-    if govc is None or not parts.stores.govc_is_primary or not state.ops_after(settled, 1):
+    following = state.next_seq(settled)
+    if govc is None or not parts.stores.govc_is_primary or following is None:
         return 0
     with trio.move_on_after(_FIRST_LOOK_S):
         try:
@@ -339,7 +345,7 @@ async def _find_exact_last(parts: Parts, state: StateReader, writer_id: str) -> 
             newest = await govc.call("log", lambda: govc.backend.log(64), timeout_s=_FIRST_LOOK_S)
         except CaiaError:
             return 0
-        return find_unfinished(newest, writer_id, settled)
+        return find_unfinished(newest, writer_id, following)
     return 0
 
 

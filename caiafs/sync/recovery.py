@@ -6,6 +6,7 @@ Used once, by `store_process`. The commit's operation trailer is the only record
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from caiafs.backends.base import Revision
 from caiafs.backends.git.log import CommitLog, CommitRecord
@@ -20,6 +21,19 @@ log = logging.getLogger(__name__)
 
 _SEARCH_DEPTH = 20_000
 _BEYOND_KNOWN = 64
+_OPS_AT_ONCE = 10_000
+
+
+class Ops(Protocol):
+    """The op log; `state.reader` has it."""
+
+    def ops_after(self, seq: int, limit: int) -> list[Op]:
+        """Return at most `limit` ops that follow `seq`, in order."""
+        ...
+
+    def next_seq(self, seq: int) -> int | None:
+        """Return the position of the op that follows `seq`, hashed or not; None without one."""
+        ...
 
 
 def find_settled(
@@ -82,14 +96,35 @@ def known_tree(history: CommitLog, known: ObjectId | None) -> ObjectId | None:
         return None
 
 
-def find_unfinished(log_of_primary: Iterable[Revision], writer_id: str, settled: int) -> int:
-    """Return where the group ends that the primary has and the branch has not; 0 where there is none."""
+def pass_gap(ops: Ops, settled: int) -> int:
+    """Return `settled`, or what stands right before the op that follows: a power cut leaves a gap of a million numbers.
+
+    Numbers only rise, so nothing will ever be in between; counted as waiting, it would make versions coalesce.
+    """
+    following = ops.next_seq(settled)
+    return settled if following is None else following - 1
+
+
+def read_settled(ops: Ops, after: int, settled: int) -> list[Op]:
+    """Return the ops after `after` up to `settled`, however many more wait."""
+    found: list[Op] = []
+    while after < settled and (some := ops.ops_after(after, _OPS_AT_ONCE)):
+        found += [op for op in some if op.seq <= settled]
+        after = some[-1].seq
+    return found
+
+
+def find_unfinished(log_of_primary: Iterable[Revision], writer_id: str, next_seq: int) -> int:
+    """Return where the group ends that the primary has and the branch has not; 0 where there is none.
+
+    `next_seq` is the oldest op that is not settled; after a power cut that may be far from the newest one that is.
+    """
     for revision in log_of_primary:
         operation = operation_of(revision.message)
         if operation is None or operation.writer_id != writer_id:
             continue
-        if operation.first_seq <= settled + 1 and operation.last_seq > settled:
+        if operation.first_seq <= next_seq <= operation.last_seq:
             return operation.last_seq
-        if operation.last_seq <= settled:
+        if operation.last_seq < next_seq:
             return 0
     return 0
