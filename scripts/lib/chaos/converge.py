@@ -12,7 +12,7 @@ from pathlib import Path
 
 import hypothesis
 
-from chaos.hand import Hand, Plan, plans
+from chaos.hand import Hand, Plan, lost_marks, plans
 from chaos.oracle import CONFLICT, Tree, tree_of
 from chaos.places import GovcPlace, Place, RemotePlace
 from chaos.report import Figures
@@ -58,6 +58,9 @@ class Meeting:
         for hand in hands:
             self._figures.add("versions checked in the histories", len(hand.versions))
             self._check_history(hand.versions, folder)
+            self._figures.add("versions that nobody replaced", len(hand.marks.keys() - hand.seen))
+        if lost := [*lost_marks(hands, roots[0])]:
+            raise Lost(f"{folder}: replaced by nobody, and in no document: {lost}")
         here = tree_of(roots[0])
         self._figures.add("conflict copies", sum(1 for path in here if CONFLICT.search(path)))
         self._figures.add("examples")
