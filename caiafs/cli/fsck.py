@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caiafs.cli.exits import os_error
+from caiafs.cli.mounts import find_mount
 from caiafs.cli.parser import Parser
-from caiafs.cli.upkeep import add_settings, mount_of, read_config
+from caiafs.cli.upkeep import add_settings, name_mount, read_config
 from caiafs.core.errors import CaiaError, ConfigError, StateBusy
 
 if TYPE_CHECKING:  # trio and pygit2 take longer to load than --help takes to print
@@ -82,6 +83,11 @@ def _parser() -> Parser:
 
 
 def _check(parsed: argparse.Namespace, environ: Mapping[str, str]) -> "Checked":
+    mount = find_mount(parsed.repository)
+    if mount is not None and mount.is_caiafs:
+        raise ConfigError(
+            f"{mount.point} is a mount; caiafs umount it, and check its repository: {mount.source}"
+        )
     config = read_config(parsed.repository, parsed, environ)
     from caiafs.upkeep.alone import run_alone
     from caiafs.upkeep.fsck import Fsck
@@ -90,12 +96,7 @@ def _check(parsed: argparse.Namespace, environ: Mapping[str, str]) -> "Checked":
     try:
         return run_alone(Fsck(open_place(config), parsed.repair, parsed.govc).run)
     except StateBusy as exc:  # a dead mount is no obstacle, so the lock decides
-        mount = mount_of(config.repository)
-        if mount is None:
-            raise
-        raise StateBusy(
-            f"{config.repository} is mounted on {mount.point}; caiafs umount {mount.point} first"
-        ) from exc
+        raise name_mount(exc, config.repository) from exc
 
 
 def exit_code(checked: "Checked") -> FsckCode:

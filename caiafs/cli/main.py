@@ -3,6 +3,7 @@
 The only reader of argv and of the process's environment.
 """
 
+import difflib
 import io
 import os
 import sys
@@ -23,7 +24,7 @@ from caiafs.cli import (
     umount,
 )
 from caiafs.cli.exits import ExitCode, exit_code, os_error
-from caiafs.core.errors import CaiaError
+from caiafs.core.errors import CaiaError, ConfigError
 from caiafs.core.secrets import forget_secrets
 
 Command = Callable[[list[str], Mapping[str, str]], int]
@@ -60,7 +61,7 @@ _USAGE = {
     "sync": "caiafs sync MNT [--timeout 60s]",
     "fetch": "caiafs fetch MNT PATH... [--from FILE]",
     "adopt": "caiafs adopt MNT",
-    "resolve": "caiafs resolve MNT PATH --ours|--theirs|...",
+    "resolve": "caiafs resolve MNT PATH --ours|...",
     "fsck": "caiafs fsck [--repair] REPO",
     "backup": "caiafs backup REPO|MNT FILE",
     "restore": "caiafs restore FILE REPO",
@@ -92,7 +93,17 @@ def dispatch(argv: list[str], environ: Mapping[str, str]) -> int:
         return ExitCode.USAGE
     if argv[0] in COMMANDS:
         return COMMANDS[argv[0]][0](argv[1:], environ)
+    _check_misspelt(argv[0])
     return mount.run(argv, environ)
+
+
+def _check_misspelt(word: str) -> None:
+    """Refuse what looks like a command and is none: a mount would make a repository of that name."""
+    near = difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.8)
+    if near and not os.path.lexists(word):
+        raise ConfigError(
+            f"there is no command {word}; did you mean {near[0]}? To mount a repository of that name: caiafs ./{word} MNT"
+        )
 
 
 def main() -> int:

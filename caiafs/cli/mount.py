@@ -10,10 +10,11 @@ from caiafs.cli import daemon, preflight
 from caiafs.cli.exits import ExitCode
 from caiafs.cli.mounts import find_mount
 from caiafs.cli.parser import mount_parser, settings_given
+from caiafs.cli.upkeep import name_mount
 from caiafs.core import locations
 from caiafs.core import log as logs
 from caiafs.core.config import Config
-from caiafs.core.errors import ConfigError
+from caiafs.core.errors import ConfigError, StateBusy
 from caiafs.core.remote_url import secrets_of
 from caiafs.core.settings import Settings, load
 
@@ -63,7 +64,10 @@ def _server(settings: Settings) -> daemon.Serve:
         # Imported here: pyfuse3, trio and pygit2 take longer to load than --help takes to print.
         from caiafs import app
 
-        code = app.serve(config, settings.origins, on_ready=on_ready)
+        try:
+            code = app.serve(config, settings.origins, on_ready=on_ready)
+        except StateBusy as exc:
+            raise name_mount(exc, config.repository) from exc
         logging.getLogger(__name__).info("mount on %s ended", config.mountpoint)
         return code
 

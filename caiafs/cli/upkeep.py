@@ -8,7 +8,7 @@ from pathlib import Path
 from caiafs.cli.live import read_json
 from caiafs.cli.mounts import Mount, find_mount, parse_mountinfo
 from caiafs.core.config import Config
-from caiafs.core.errors import ConfigError
+from caiafs.core.errors import ConfigError, StateBusy
 from caiafs.core.locations import mount_source
 from caiafs.core.settings import Given, load
 
@@ -63,3 +63,11 @@ def mount_of(repository: Path) -> Mount | None:
     source = mount_source(Path(os.path.realpath(repository)))
     mounts = parse_mountinfo(Path("/proc/self/mountinfo").read_bytes())
     return next((mount for mount in mounts if mount.is_caiafs and mount.source == source), None)
+
+
+def name_mount(busy: StateBusy, repository: Path) -> StateBusy:
+    """Return the error of a repository that is held, with where it is mounted, as far as that can be seen."""
+    mount = mount_of(repository)
+    if mount is None:
+        return busy
+    return StateBusy(f"{repository} is mounted on {mount.point}; caiafs umount {mount.point} first")

@@ -68,9 +68,9 @@ def test_mount_point_already_mounted(caia: Mount, tmp_path: Path):
 
 
 def test_repository_already_mounted_elsewhere(caia: Mount, mnt: Path):
-    refused(
-        caia.repo, mnt, "-o", "unmount_grace=0s", code=ExitCode.BUSY, says=["holds the repository"]
-    )
+    says = [f"mounted on {caia.path}", "caiafs umount"]
+
+    refused(caia.repo, mnt, "-o", "unmount_grace=0s", code=ExitCode.BUSY, says=says)
 
 
 def test_repository_that_is_a_file(tmp_path: Path, mnt: Path):

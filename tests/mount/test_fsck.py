@@ -163,6 +163,9 @@ def test_mounted_repository_is_refused_with_where_it_is_mounted(caia: Mount):
 
     assert done.returncode == 8
     assert str(caia.path) in done.stderr
+    by_mount = run_caiafs("fsck", caia.path)
+    assert by_mount.returncode == 8
+    assert str(caia.repo) in by_mount.stderr
 
 
 @pytest.mark.parametrize("args", [(), ("--nonsense", "."), ("a", "b")])

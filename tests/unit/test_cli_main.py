@@ -68,3 +68,24 @@ def test_fsck_that_breaks_does_not_say_corrected(run, monkeypatch: pytest.Monkey
 
     assert code == FsckCode.OPERATIONAL
     assert "a bug" in said
+
+
+@pytest.mark.parametrize(("word", "meant"), [("unmount", "umount"), ("stats", "status")])
+def test_a_misspelt_command_is_no_repository(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str, meant: str
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnt").mkdir()
+
+    code, said = run(word, "mnt")
+
+    assert code == ExitCode.USAGE
+    assert f"did you mean {meant}?" in said
+    assert not (tmp_path / word).exists()
+
+
+def test_help_has_each_command_on_a_line_of_its_own():
+    lines = main.help_text().splitlines()
+
+    for name, (_, what) in main.COMMANDS.items():
+        assert name == "mount" or any(f"caiafs {name} " in x and f"  {what}" in x for x in lines)
