@@ -149,6 +149,7 @@ class Service:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._feed_remote, request.last_seq, remote_left)
                 await self._wait_stores(request)
+            await self._wait_stores(request)  # for what the remote brought
         return remote_left
 
     async def _wait_stores(self, request: SyncRequest) -> None:

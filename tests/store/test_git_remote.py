@@ -275,6 +275,20 @@ async def test_sync_waits_for_the_remote(tmp_path, shared):
         assert world.head() == shared.head()
 
 
+async def test_sync_waits_until_govc_has_what_the_remote_brought(tmp_path, shared):
+    server = Server()
+    settings = remote_settings(shared, git_remote_interval_s=3600.0)
+    async with a_sync_world(tmp_path / "world", server=server, **settings) as world:
+        world.put("f", "1\n")
+        await world.sync()
+        shared.commit({"theirs": "2\n"})
+
+        done = await world.sync()
+
+        assert done.left == {"git": 0, "govc": 0, "remote": 0}
+        assert set(server.tree) == {b"f", b"theirs"}
+
+
 async def test_the_end_of_the_mount_pushes_what_is_left(tmp_path, shared):
     settings = remote_settings(shared, git_remote_interval_s=3600.0)
     async with a_sync_world(tmp_path / "world", **settings) as world:
