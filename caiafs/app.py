@@ -184,7 +184,8 @@ def _operations(mount: MountProcess, link: StoreLink, origins: Mapping[str, str]
     caia = CaiaDirectory(
         build_caia(sources, link),
         visible=config.caia_dir == "visible",
-        moment=lambda: (link.report_moment, operations.changes, mount.conflicts.answers),
+        changes=lambda: (operations.changes, mount.conflicts.answers),
+        news=lambda: link.report_moment,
     )
     operations = CaiaOperations(
         mount.parts(),

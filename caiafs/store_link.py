@@ -237,9 +237,9 @@ class StoreLink:
         return from_json(StoreReport, json.loads(self._report_json))
 
     @property
-    def report_moment(self) -> int:
+    def report_moment(self) -> str:
         """Something that differs as soon as there are newer statistics."""
-        return id(self._report_json)
+        return self._report_json
 
     # --- what vfs asks for
 

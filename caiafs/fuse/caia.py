@@ -3,8 +3,9 @@
 Used by fuse.operations. Each rendering has an inode number of its own and zero time-outs: under one
 number the kernel's size and content of different renderings mix (tried: stats.json said 10 bytes
 while 60 were read). cp(1) looks a file up twice and refuses one whose number changed in between, so
-a rendering answers for half a second, unless something happened meanwhile. Nothing here waits
-except a write to the control file and a read of a document's version.
+a rendering answers for half a second, unless something happened meanwhile; and a process that has
+looked and not opened yet finds what it saw, unless something was changed through the mount. Nothing
+here waits except a write to the control file and a read of a document's version.
 """
 
 import logging
@@ -35,6 +36,8 @@ FIRST_HANDLE = 1 << 62
 
 _DIRECTORIES = (VirtualDirectory, LiveDirectory)
 _ANSWERS_FOR_NS = 500_000_000
+_LOOK_TO_OPEN_NS = 2_000_000_000
+"""cp's way from its first lookup to its second is a few system calls; on a busy machine that takes a while."""
 _AT_ONCE_NS = 1_000_000
 """Two lookups of one open(2) are this close, however busy the mount is."""
 
@@ -48,14 +51,17 @@ class _Shown:
         "lookups",
         "node",
         "path",
+        "pid",
         "rendered_ns",
         "size_bytes",
         "time_ns",
     )
 
-    def __init__(self, node: VirtualNode, path: tuple[bytes, ...]) -> None:
+    def __init__(self, node: VirtualNode, path: tuple[bytes, ...], pid: int) -> None:
         self.node = node
         self.path = path
+        self.pid = pid
+        """The process that looked first, 0 as soon as somebody has opened it."""
         self.content = node.render() if isinstance(node, VirtualFile) else b""
         self.size_bytes = node.size_bytes if isinstance(node, DocumentFile) else len(self.content)
         self.rendered_ns = time.time_ns()
@@ -86,13 +92,26 @@ class CaiaDirectory:
     """The directory, its files and their handles."""
 
     def __init__(
-        self, root: VirtualDirectory, *, visible: bool, moment: Callable[[], Hashable]
+        self,
+        root: VirtualDirectory,
+        *,
+        visible: bool,
+        changes: Callable[[], Hashable],
+        news: Callable[[], Hashable],
     ) -> None:
-        """Serve `root`; while `moment` returns the same, a rendering may answer once more."""
+        """Serve `root`; a rendering may answer once more while nothing happened.
+
+        Args:
+            root: the directory.
+            visible: it is listed.
+            changes: differs when something was done through the mount.
+            news: differs when something was heard from elsewhere.
+        """
         self.root = root
         self.visible = visible
-        self._moment = moment
-        self._newest: dict[tuple[bytes, ...], tuple[int, Hashable]] = {}
+        self._changes = changes
+        self._news = news
+        self._newest: dict[tuple[bytes, ...], tuple[int, Hashable, Hashable]] = {}
         self._shown: dict[int, _Shown] = {}
         self._handles: dict[int, _Handle] = {}
         self._next_inode = FIRST_INODE
@@ -114,30 +133,39 @@ class CaiaDirectory:
         except KeyError:
             raise NotFound("no such virtual file") from None
 
-    def show(self, node: VirtualNode, above: tuple[bytes, ...] = ()) -> pyfuse3.EntryAttributes:
-        """Return attributes of `node` in the directory `above`, under a number that the kernel will forget."""
+    def show(
+        self, node: VirtualNode, above: tuple[bytes, ...] = (), *, pid: int = 0
+    ) -> pyfuse3.EntryAttributes:
+        """Return attributes of `node` in the directory `above` to process `pid`, under a number that the kernel will forget."""
         path = (*above, node.name)
-        moment = self._moment()
-        ino, when = self._newest.get(path, (0, None))
+        ino, _, _ = self._newest.get(path, (0, None, None))
         shown = self._shown.get(ino)
-        answers_for_ns = _ANSWERS_FOR_NS if when == moment else _AT_ONCE_NS
-        if shown is None or shown.age_ns > answers_for_ns:
+        if shown is None or shown.age_ns > self._answers_for_ns(shown, pid):
             ino = self._next_inode
             self._next_inode += 1
-            shown = self._shown[ino] = _Shown(node, path)
-            self._newest[path] = (ino, moment)
+            shown = self._shown[ino] = _Shown(node, path, pid)
+            self._newest[path] = (ino, self._changes(), self._news())
         shown.lookups += 1
         return _attributes(ino, shown)
 
-    def lookup(self, parent: int, name: bytes) -> pyfuse3.EntryAttributes:
-        """Return what `name` means in one of our directories."""
+    def _answers_for_ns(self, shown: _Shown, pid: int) -> int:
+        """Return how old the newest rendering of a path may be to answer process `pid`."""
+        _, changes, news = self._newest[shown.path]
+        if changes != self._changes():
+            return _AT_ONCE_NS
+        if pid and shown.pid == pid:
+            return _LOOK_TO_OPEN_NS
+        return _ANSWERS_FOR_NS if news == self._news() else _AT_ONCE_NS
+
+    def lookup(self, parent: int, name: bytes, pid: int) -> pyfuse3.EntryAttributes:
+        """Return what `name` means to process `pid` in one of our directories."""
         shown = self._get(parent)
         if not isinstance(shown.node, _DIRECTORIES):
             raise NotADirectory("a virtual file has no names in it")
         child = shown.node.children.get(name)
         if child is None:
             raise NotFound("no such virtual file")
-        return self.show(child, shown.path)
+        return self.show(child, shown.path, pid=pid)
 
     def getattr(self, ino: int) -> pyfuse3.EntryAttributes:
         """Return attributes."""
@@ -159,7 +187,7 @@ class CaiaDirectory:
         if shown.lookups > 0 or shown.handles:
             return
         self._shown.pop(ino, None)
-        if self._newest.get(shown.path, (0, None))[0] == ino:
+        if self._newest.get(shown.path, (0, None, None))[0] == ino:
             del self._newest[shown.path]
 
     def open(self, ino: int, flags: int, uid: int) -> pyfuse3.FileInfo:
@@ -172,6 +200,7 @@ class CaiaDirectory:
             raise NotPermitted("a virtual file cannot be changed")
         # Without the page cache EINVAL for a bad command comes from write(2) itself.
         fh = self._attach(ino, shown, uid)
+        shown.pid = 0
         if isinstance(shown.node, DocumentFile):
             self._handles[fh].reader = shown.node.open()
         handle = pyfuse3.FileHandleT(fh)

@@ -129,9 +129,9 @@ class CaiaOperations(pyfuse3.Operations):
         self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
         if CaiaDirectory.has_inode(parent_inode):
-            return self._caia.lookup(parent_inode, name)
+            return self._caia.lookup(parent_inode, name, ctx.pid)
         if parent_inode == ROOT_INODE and name == self._caia.root.name:
-            return self._caia.show(self._caia.root)
+            return self._caia.show(self._caia.root, pid=ctx.pid)
         inode = self._namespace.lookup(InodeNo(parent_inode), name)
         return self._entry(inode) if inode is not None else self._presentation.nothing()
 
