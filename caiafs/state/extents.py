@@ -1,6 +1,6 @@
 """What a large content is made of: ranges of a spool file laid over a base blob.
 
-Used by vfs.buffer (mount process, which changes them) and by the publisher (which only reads).
+Used by vfs.body (mount process, which changes them) and by the publisher (which only reads).
 Pure: no I/O.
 
 A spool file is append-only as far as a version refers to it: bytes below `sealed` are never written
@@ -13,6 +13,7 @@ import struct
 from dataclasses import dataclass
 from typing import Self
 
+from caiafs.core.errors import StateCorrupt
 from caiafs.core.types import ObjectId
 
 _HEADER = struct.Struct("<B20sQQQ")
@@ -160,11 +161,6 @@ class Extents:
         """Close a version: what the spool file holds now is never overwritten."""
         self.sealed = self.spool_end
 
-    @property
-    def live_bytes(self) -> int:
-        """Spool bytes that the content refers to."""
-        return sum(piece.stop - piece.start for piece in self._pieces)
-
     def to_bytes(self) -> bytes:
         """Return the map as it stands in the state DB."""
         base = bytes.fromhex(self.base) if self.base else bytes(20)
@@ -176,15 +172,15 @@ class Extents:
         """Return the map that `to_bytes` packed, sealed as a whole.
 
         Raises:
-            ValueError: these bytes are not one.
+            StateCorrupt: these bytes are not one.
         """
         try:
             form, base, base_limit, size, spool_end = _HEADER.unpack_from(packed)
             pieces = [Piece(*fields) for fields in _PIECE.iter_unpack(packed[_HEADER.size :])]
         except struct.error as exc:
-            raise ValueError(f"not an extent map: {exc}") from exc
+            raise StateCorrupt(f"not an extent map: {exc}") from exc
         if form != _FORMAT:
-            raise ValueError(f"extent map of format {form}, not {_FORMAT}")
+            raise StateCorrupt(f"extent map of format {form}, not {_FORMAT}")
         extents = cls(base=ObjectId(base.hex()) if any(base) else None, base_size=base_limit)
         extents.size = size
         extents.spool_end = extents.sealed = spool_end

@@ -305,6 +305,7 @@ class Contents:
             return
         self._doubt(content_id)
         self._journal.run_sql("DELETE FROM content WHERE id=?", content_id)
+        self._journal.run_sql("DELETE FROM synced WHERE content=?", content_id)
 
     def _doubt(self, content_id: int) -> None:
         sql = "SELECT spool FROM content WHERE id=? AND spool NOT NULL"

@@ -251,7 +251,11 @@ class Damage:
             file = spool_file(self._state_dir, spool)
         except StateCorrupt:  # it names a file elsewhere, which is not ours to move
             return size, Remains()
-        return size, Remains(None, file, Extents.from_bytes(packed), is_shared)
+        try:
+            extents = Extents.from_bytes(packed)
+        except StateCorrupt:  # the file as it stands is all that is left
+            extents = None
+        return size, Remains(None, file, extents, is_shared)
 
     # --- the log and the inodes
 

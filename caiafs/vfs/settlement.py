@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import trio
 
-from caiafs.core.errors import StateError, StateFull
+from caiafs.core.errors import StateCorrupt, StateError, StateFull
 from caiafs.core.types import InodeNo, ObjectId
 from caiafs.state.extents import Extents
 from caiafs.state.journal import Journal
@@ -37,7 +37,11 @@ class _Row(NamedTuple):
         """Return the blob that the spool file is, None where it is not just that."""
         if self.oid is None or self.extents is None:
             return None
-        return ObjectId(self.oid.hex()) if Extents.from_bytes(self.extents).is_plain_file else None
+        try:
+            is_plain_file = Extents.from_bytes(self.extents).is_plain_file
+        except StateCorrupt:  # it is in git: nobody needs the map any more
+            return None
+        return ObjectId(self.oid.hex()) if is_plain_file else None
 
 
 class Settlement:
@@ -108,6 +112,7 @@ class Settlement:
             if not journal.is_op_content(row.content):
                 journal.run_sql("DELETE FROM content WHERE id=?", row.content)
                 if row.spool is not None:
+                    journal.run_sql("DELETE FROM synced WHERE content=?", row.content)
                     self._spooled.append(row)
                     spooled += 1
         journal.put_meta("settled_seq", rows[-1].seq)
@@ -117,17 +122,19 @@ class Settlement:
     def _commit(self) -> None:
         self._journal.commit()
         spooled, self._spooled = self._spooled, []
+        if not spooled:
+            return
+        bodies = [inode.body for inode in self._table.in_memory()]
+        in_use = {body.spool.name for body in bodies if isinstance(body, SpoolBody)}
         for row in spooled:
             assert row.spool is not None, "only those were kept"
-            self._drop_file(row.spool, row.blob())
+            if row.spool not in in_use:  # else `Contents.let_go` removes it
+                self._drop_file(row.spool, row.blob())
 
     def _drop_file(self, name: str, blob: ObjectId | None) -> None:
-        """Remove a spool file, or make it the disk cache's, unless somebody still writes there."""
+        """Remove a spool file, or make it the disk cache's, unless another content needs it."""
         if self._journal.db.rows("SELECT 1 FROM content WHERE spool=? LIMIT 1", name):
             return
-        for inode in self._table.in_memory():
-            if isinstance(inode.body, SpoolBody) and inode.body.spool.name == name:
-                return  # `Contents.let_go` removes it
         if blob is not None:
             self._spool.adopt(name, blob)
         else:

@@ -264,3 +264,25 @@ async def test_damaged_document_that_is_being_saved_again_is_not_replaced_from_o
     assert await world.files.read(handle, 0, 99) == b"ours again"
     world.files.release(handle)
     assert await world.read(b"new") == b"ours again"
+
+
+async def test_large_content_whose_map_is_damaged_is_set_aside_and_keeps_nothing_waiting(
+    a_world,
+):
+    world = a_world()
+    await world.save(b"f", LARGE)
+    world.unlink(b"f")
+    await world.save(b"g", LARGE)
+    await world.save(b"h", LARGE[::-1])
+    world.journal.run_sql(
+        "UPDATE content SET extents=x'07' WHERE id IN (SELECT content FROM op WHERE path=?)", b"g"
+    )
+    world.journal.commit()
+
+    await world.run_hasher_until_idle()
+
+    await world.settle()
+    assert world.published_tree() == {b"h": (0o100644, LARGE[::-1])}
+    with pytest.raises(StateCorrupt):
+        await world.read(b"g")
+    assert "g is damaged" in world.damage.reasons()[0]

@@ -245,3 +245,39 @@ async def test_fsync_of_a_file_that_was_closed_before_syncs_its_spool_file(a_wor
 
     assert synced == list(world.spool_names())
     world.files.release(handle)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_what_fsync_notes_of_a_version_goes_with_the_version(a_world, kept):
+    world = a_world()
+    handle = world.create(b"db")
+    for number in range(5):
+        await world.files.write(handle, 100 * number, LARGE)
+        await world.files.fsync(handle)
+    assert world.count("synced") == 5
+    if not kept:
+        world.unlink(b"db")
+    world.files.release(handle)
+    world.hash_now()
+
+    await world.settle()
+
+    assert world.count("synced") == 0
+
+
+async def test_settling_many_large_contents_looks_through_the_inodes_once(a_world, monkeypatch):
+    world = a_world()
+    for number in range(20):
+        await world.save(b"f%d" % number, LARGE + b"%d" % number)
+    world.hash_now()
+    looks, in_memory = [], world.table.in_memory
+
+    def counted():
+        looks.append(1)
+        return in_memory()
+
+    monkeypatch.setattr(world.table, "in_memory", counted)
+    await world.settle()
+
+    assert len(looks) == 1
+    assert world.spool_names() == set()
