@@ -12,7 +12,7 @@ import pytest
 from caiafs.cli.exits import ExitCode
 from caiafs.cli.main import COMMANDS
 from caiafs.cli.options import parse_options
-from caiafs.cli.parser import mount_parser, settings_given
+from caiafs.cli.parser import Parser, mount_parser, settings_given
 from caiafs.core.settings import defaults, from_toml
 from caiafs.core.settings_table import SECTIONS, SETTINGS
 from tests.support.requirements import require
@@ -64,6 +64,32 @@ def test_each_option_of_mount_is_in_the_manual():
     for flag in flags | {"--timeout", "--json", "--from", "--version"}:
         shown = flag.removeprefix("-")
         assert re.search(rf"^\.It Fl .*{re.escape(shown)}\b", MANUAL, re.MULTILINE), flag
+
+
+class Asked(Exception):
+    """Carries a parser out of the command that made it."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_option_of_a_command_is_in_the_manual(monkeypatch: pytest.MonkeyPatch, command: str):
+    def parse(self: Parser, argv: list[str]) -> None:
+        raise Asked(self)
+
+    monkeypatch.setattr(Parser, "parse", parse)
+    with pytest.raises(Asked) as caught:
+        COMMANDS[command][0]([], {})
+    (parser,) = caught.value.args
+    synopsis = MANUAL.partition(".Sh SYNOPSIS")[2].partition(".Sh ")[0]
+    own = [part for part in synopsis.split(".Nm") if f".Ic {command}\n" in part] or [synopsis]
+
+    for action in parser._actions:
+        if str(action.dest).startswith("given:") or action.dest == "help":
+            continue
+        for flag in action.option_strings:
+            shown = re.escape(flag.removeprefix("-"))
+            assert re.search(rf"^\.It (.* , )?Fl (.*, )?{shown}\b", MANUAL, re.MULTILINE), flag
+            if command != "mount":
+                assert any(re.search(rf"(?<![\w-]){shown}\b", part) for part in own), flag
 
 
 @pytest.mark.parametrize("command", COMMANDS)
