@@ -8,6 +8,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from caiafs.backends.git.log import CommitLog
 from caiafs.backends.git.objects import ObjectReader
@@ -33,6 +34,13 @@ _PASSING = frozenset(
         sqlite3.SQLITE_PERM,
         sqlite3.SQLITE_READONLY,
         sqlite3.SQLITE_FULL,
+    }
+)
+_NO_ROOM = frozenset(  # for the index of its log, which each reader makes
+    {
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+        sqlite3.SQLITE_IOERR_SHMOPEN,
+        sqlite3.SQLITE_IOERR_SHMMAP,
     }
 )
 _IS_DIRECTORY = "mode & 0xf000 = 0x4000"
@@ -92,14 +100,18 @@ def check_database(place: Place, count: Callable[[str, int], None]) -> list[Find
             found = _check_sqlite(db)
             return found or list(_check_tables(db, place, count))
     except sqlite3.Error as exc:
-        if _is_passing(exc) or not os.access(paths.database(place.state_dir), os.R_OK):
-            raise StateError(f"the state database cannot be read now: {exc}") from exc
+        why = _passing(exc, paths.database(place.state_dir))
+        if why:
+            raise StateError(f"the state database cannot be read now: {why}") from exc
         return [_unreadable(str(exc))]
 
 
-def _is_passing(error: sqlite3.Error) -> bool:
-    """Whether SQLite was kept from reading by something else than what is in the file."""
-    return (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _PASSING
+def _passing(error: sqlite3.Error, file: Path) -> str:
+    """Return what kept SQLite from reading other than what is in the file; empty for damage."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code in _NO_ROOM:
+        return f"{error}; {file.parent} has no room left, or takes no files"
+    return str(error) if code & 0xFF in _PASSING or not os.access(file, os.R_OK) else ""
 
 
 def _unreadable(why: str) -> Finding:

@@ -13,6 +13,7 @@ from tests.conftest import MountFactory, govc_environment
 from tests.support.govc_peek import Peek
 from tests.support.govc_server import GovcServer
 from tests.support.mount import Mount, git, run_caiafs
+from tests.support.small_disk import a_small_disk, fill
 from tests.support.upkeep import (
     NEVER,
     blob_of,
@@ -355,6 +356,22 @@ def test_state_database_that_another_program_holds_is_no_damage(unmounted: Mount
     assert "locked" in done.stderr
     assert database.stat().st_ino == number
     assert fsck(unmounted.repo).code == 0
+
+
+def test_full_disk_is_no_damage_of_the_state_database(mount_caia: MountFactory, tmp_path: Path):
+    with a_small_disk(tmp_path / "disk") as disk:
+        caia = mount_caia(repo=disk / "repo", options=("reserve_bytes=0",))
+        (caia / "doc").write_text("saved")
+        caia.sync()
+        caia.unmount()
+        full = fill(disk, leave=0)
+
+        done = run_caiafs("fsck", "--repair", caia.repo)
+
+        assert done.returncode == 8
+        assert "no room left" in done.stderr
+        full.unlink()
+        assert fsck(caia.repo).code == 0
 
 
 def test_newer_state_database_is_left_alone(unmounted: Mount):
