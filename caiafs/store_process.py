@@ -18,7 +18,7 @@ import trio
 from caiafs.core import locations
 from caiafs.core import log as logs
 from caiafs.core.config import config_from_json
-from caiafs.core.errors import CaiaError
+from caiafs.core.errors import CaiaError, StateCorrupt
 from caiafs.core.remote_url import secrets_of
 from caiafs.link.channel import Channel, LinkClosed, LinkError
 from caiafs.link.messages import Failed, Start
@@ -108,8 +108,25 @@ def _leaves(group: BaseExceptionGroup[Exception]) -> list[BaseException]:
     return found
 
 
+def _check_state(state_dir: Path) -> None:
+    """Return if `state_dir` is the mount's: the repository it lies in may have been moved or replaced.
+
+    Raises:
+        StateCorrupt: it is not.
+    """
+    try:
+        owner = int(paths.mount_lock(state_dir).read_text() or os.getppid())
+    except (OSError, ValueError):
+        owner = os.getppid()
+    if not state_dir.is_dir() or owner != os.getppid():
+        raise StateCorrupt(
+            f"{state_dir} is not that of this mount: the repository was moved or replaced; put it back, or unmount"
+        )
+
+
 async def _serve_started(channel: Channel, start: Start) -> None:
     state_dir = Path(start.state_dir)
+    _check_state(state_dir)
     lock = await RepositoryLock.acquire(paths.store_lock(state_dir), timeout_s=LOCK_WAIT_S)
     try:
         config = config_from_json(start.config)

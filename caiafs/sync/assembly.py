@@ -4,8 +4,6 @@ Used by `store_process` only.
 """
 
 import logging
-import os
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +18,7 @@ from caiafs.backends.govc import GovcBackend, GovcSettings
 from caiafs.core import log as logs
 from caiafs.core.config import Config
 from caiafs.core.errors import CaiaError
-from caiafs.core.types import NO_OBJECT, DocPath, ObjectId, Signature
+from caiafs.core.types import NO_OBJECT, DocPath, ObjectId
 from caiafs.link.channel import Channel
 from caiafs.link.messages import Current, Ready, Start
 from caiafs.state.ops import Op
@@ -58,8 +56,8 @@ from caiafs.sync.recovery import (
     pass_gap,
     read_settled,
 )
-from caiafs.sync.remote import Remote
-from caiafs.sync.remote_assembly import build_remote
+from caiafs.sync.remote_assembly import build_remote, start_remote
+from caiafs.sync.replaced import watch_repository
 from caiafs.sync.replay import Merging
 from caiafs.sync.reporter import Reporter
 from caiafs.sync.service import Service
@@ -80,8 +78,12 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
         LinkClosed: the mount process died.
     """
     source = LateSource()
+    known = start.known_commit if start.known_commit != NO_OBJECT else None
     repository = open_repository(
-        config.repository, branch=config.branch, object_dir=_object_dir(config)
+        config.repository,
+        branch=config.branch,
+        create=known is None,  # one that was moved away is not made anew
+        object_dir=_object_dir(config),
     )
     repository.refs.mark_locks_in(Path(start.state_dir) / _REF_LOCKS)
     git = GitBackend(repository, source)
@@ -89,7 +91,6 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
     source.become(contents)
     await trio.to_thread.run_sync(contents.remove_partial_files)
     head = repository.head_commit()
-    known = start.known_commit if start.known_commit != NO_OBJECT else None
     history = CommitLog(repository.reader)
     settled = max(start.settled_seq, find_settled(history, head, known, start.writer_id))
     settled = pass_gap(state, settled)
@@ -98,7 +99,8 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
         goes_on = head is not None and history.is_ancestor(known, head)
         head = head if goes_on else known
     published = Published(head, repository.tree_of(head), settled)
-    pushes = Pushes(git, published, contents, channel.send)
+    identities = Identities(domain=config.author_domain)
+    pushes = Pushes(git, published, contents, channel.send, identities)
     parts = _build(channel, start, config, state, (git, contents, published, pushes))
     try:
         before = known_tree(history, known)
@@ -114,7 +116,7 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
             await parts.history.learn()
         async with trio.open_nursery() as nursery:
             if parts.remote is not None:
-                await _start_remote(parts.remote, published, nursery)
+                await start_remote(parts.remote, published, nursery)
             await channel.send(Current())
             exact_last = await _find_exact_last(parts, state, start.writer_id)
             settings = replace(_publisher_settings(config, start.writer_id), exact_last=exact_last)
@@ -150,8 +152,9 @@ def _build(
     tally = Tally(
         git, published, lambda: govc.cursor.tree if govc is not None and govc.cursor else None
     )
+    writers = Identities(domain=config.author_domain)
     catch_up = (
-        _build_catch_up(govc, git, published, (follower, tally), start.writer_id)
+        _build_catch_up(govc, git, published, (follower, tally, writers), start.writer_id)
         if govc is not None
         else None
     )
@@ -166,12 +169,11 @@ def _build(
         catch_up.in_background = config.enable_sync or stores.govc_is_primary
 
     documents = Documents(Path(start.state_dir))
-    document_history = DocumentHistory(documents, git, published)
-    pushes.learn = document_history.learn
+    history = DocumentHistory(documents, git, published)
+    pushes.learn = history.learn
     if govc is not None:
         govc.told_of = documents.told
-    reader, writers = git.repository.reader, Identities(domain=config.author_domain)
-    composer = Composer(start.writer_id, writers, reader, documents, document_history)
+    composer = Composer(start.writer_id, writers, git.repository.reader, documents, history)
     publisher_parts = _build_publisher_parts(channel, state, core, stores, follower, composer)
     return Parts(
         git.repository,
@@ -189,7 +191,7 @@ def _build(
         build_remote(config, git, published, (pushes, contents)),
         publisher_parts,
         documents,
-        document_history,
+        history,
     )
 
 
@@ -232,14 +234,10 @@ def _build_catch_up(
     govc: GovcStore,
     git: GitBackend,
     published: Published,
-    others: tuple[Follower, Tally],
+    others: tuple[Follower, Tally, Identities],
     writer_id: str,
 ) -> CatchUp:
-    follower, tally = others
-    identities = Identities()
-
-    def author() -> Signature:
-        return identities.signature(os.getuid(), time.time_ns())
+    follower, tally, identities = others
 
     async def take_foreign(paths: Iterable[DocPath]) -> None:
         await follower.take_foreign(paths)
@@ -249,7 +247,7 @@ def _build_catch_up(
         git,
         published,
         writer_id=writer_id,
-        author=author,
+        author=identities.own,
         take_foreign=take_foreign,
         differing=tally.differing,
     )
@@ -322,17 +320,6 @@ async def _rebase(parts: Parts, state: StateReader, known: ObjectId) -> None:
     await parts.pushes.tell(found.changes, found.trees, published.commit, always=True)
 
 
-async def _start_remote(remote: Remote, published: Published, nursery: trio.Nursery) -> None:
-    """Start following the remote; wait a moment for what it has, so that nothing is saved into a folder that only seems empty.
-
-    The round goes on after that: ended half-way, the mount might never hear of documents that the branch has already.
-    """
-    nursery.start_soon(run_lasting, remote.run, "following the git remote")
-    if published.commit is None:
-        with trio.move_on_after(_FIRST_LOOK_S):
-            await remote.wait_first_round()
-
-
 async def _find_exact_last(parts: Parts, state: StateReader, writer_id: str) -> int:
     """Ask the primary for a group that it has and the branch has not: a crash came between the two."""
     govc, settled = parts.govc, parts.published.settled_seq
@@ -366,6 +353,7 @@ async def _run(
         remote=parts.remote,
     )
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_repository, parts.repository, parts.published)
         nursery.start_soon(run_lasting, reporter.run, "reporting")
         nursery.start_soon(publisher.run)
         if saver is not None:

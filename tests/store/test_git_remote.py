@@ -13,7 +13,7 @@ from caiafs.backends.git import remote as git_remote
 from caiafs.backends.git.backend import GitBackend
 from caiafs.core.types import blob_id
 from caiafs.link.messages import AdoptRequest
-from caiafs.sync import assembly
+from caiafs.sync import remote_assembly
 from tests.support.git_remote import (
     INTERVAL_S,
     SharedRepository,
@@ -101,7 +101,7 @@ async def test_documents_of_a_remote_that_takes_long_appear_all_the_same(
     tmp_path, shared, monkeypatch
 ):
     shared.commit({"f": "1\n"})
-    monkeypatch.setattr(assembly, "_FIRST_LOOK_S", 1.0)
+    monkeypatch.setattr(remote_assembly, "FIRST_LOOK_S", 1.0)
     diff = GitBackend.diff
 
     async def slow_diff(*arguments):

@@ -197,6 +197,7 @@ class GitBackend(Backend):
         if self._writer.packs_written > _UPKEEP_PACKS:
             await self.maintain()
         async with self._lock:
+            self.repository.check_same()
             base = self.repository.tree_of(parent)
             damaged, fresh = await self._store_contents(change_set.changes)
             refused = [(lost.path, lost.reason) for lost in damaged]
@@ -222,7 +223,15 @@ class GitBackend(Backend):
         await self.move_refs([RefUpdate(name, new, expected)])
 
     async def move_refs(self, updates: Sequence[RefUpdate]) -> None:
-        """Move references together; raises as `advance`, and then none has moved."""
+        """Move references together; raises as `advance`, and then none has moved.
+
+        Raises:
+            NotFound: one would point at what is not here.
+        """
+        self.repository.check_same()
+        for update in updates:
+            if update.new is not None and not self.repository.reader.exists(update.new):
+                raise NotFound(f"object {update.new} is not in the repository")
         for wait_s in _LOCK_WAITS_S:
             try:
                 await self._in_thread(self.repository.refs.update_all, updates)

@@ -15,7 +15,7 @@ from pygit2.enums import RepositoryInitFlag, RepositoryOpenFlag
 from caiafs.backends.git.objects import ObjectReader
 from caiafs.backends.git.refs import RefStore
 from caiafs.core.durable import sync_path
-from caiafs.core.errors import ConfigError, Corrupt
+from caiafs.core.errors import ConfigError, Corrupt, Unreachable
 from caiafs.core.types import EMPTY_TREE, ObjectId
 
 DEFAULT_BRANCH = "main"
@@ -68,10 +68,25 @@ class Repository:
         self.is_bare = is_bare
         self.refs = RefStore(git_dir)
         self.reader = self.new_reader()
+        self._identity = _identity_of(git_dir)
 
     def new_reader(self) -> ObjectReader:
         """Return a reader of its own, for another thread."""
         return ObjectReader(self.git_dir, object_dir=self.object_dir)
+
+    def check_same(self) -> None:
+        """Return if the repository is the one that was opened.
+
+        Raises:
+            Unreachable: its directory was moved away, or replaced.
+        """
+        if _identity_of(self.git_dir) != self._identity:
+            raise Unreachable(
+                f"{self.git_dir} is not the repository that was mounted: it was moved or replaced; nothing is"
+                " written to it until it is put back or mounted anew",
+                backend="git",
+                operation="commit",
+            )
 
     @property
     def write_dir(self) -> Path:
@@ -95,6 +110,14 @@ class Repository:
         if not header.startswith(b"tree ") or header[45:46] != b"\n":
             raise Corrupt(f"commit {commit} names no tree", backend="git", operation="read")
         return ObjectId(header[5:45].decode("ascii", "replace"))
+
+
+def _identity_of(git_dir: Path) -> tuple[int, int] | None:
+    try:
+        found = git_dir.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def open_repository(
