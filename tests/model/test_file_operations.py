@@ -18,7 +18,7 @@ from tests.support.mount import Mount
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow, pytest.mark.timeout(600)]
 
-EXAMPLES = int(os.environ.get("CAIAFS_MODEL_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("CAIAFS_MODEL_EXAMPLES", "100"))
 
 NAMES = ["a", "b", "c", "d/a", "d/b", "d/e/a"]
 FOLDERS = ["d", "d/e"]
@@ -135,7 +135,7 @@ def test_file_operations_give_what_a_directory_gives(a_twin: TwinFactory, steps:
 
 
 @given(steps=with_restart)
-@settings(max_examples=max(EXAMPLES // 6, 5))
+@settings(max_examples=max(EXAMPLES // 10, 5))
 @example(
     steps=[
         ("write", ("a", b"old")),
