@@ -16,7 +16,7 @@ import trio
 
 from caiafs.backends.git.backend import BuiltCommit, DamagedContent
 from caiafs.core.config import CommitPolicy
-from caiafs.core.errors import CaiaError, Misconfigured, RevisionConflict, Unreachable
+from caiafs.core.errors import CaiaError, RevisionConflict, StoreError
 from caiafs.core.types import NO_OBJECT, ChangeSet, ObjectId
 from caiafs.link.channel import LinkError
 from caiafs.link.messages import Changes, Due, Message, Settled, to_text
@@ -323,8 +323,8 @@ class Publisher:
                 resent = resent or exc.backend == "git" or meeting >= _MEETINGS_MAX
                 await self._parts.take_in()
                 continue
-            except (Unreachable, Misconfigured):
-                # Unknown whether a store has it: it must come again as the same operation.
+            except StoreError:
+                # Unknown whether a store has it, nonsense in an answer included: it must come again as the same operation.
                 self._exact_last = group.ops[-1].seq
                 raise
             self._published.move(built.commit, built.tree)

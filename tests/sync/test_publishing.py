@@ -6,6 +6,7 @@ import trio
 
 from caiafs.backends.base import CommitResult
 from caiafs.backends.git.repository import open_repository
+from caiafs.core.errors import Corrupt
 from caiafs.core.types import blob_id
 from caiafs.store import refusals
 from caiafs.store.hybrid import HybridStore
@@ -254,4 +255,31 @@ async def test_what_somebody_put_where_govc_refused_ours_is_not_written_over(tmp
         assert world.content("f") == "theirs\n"
         assert [c.message.split("\n")[0] for c, _, _ in world.server.store.commits] == [
             "Write as another client"
+        ]
+
+
+async def test_group_whose_answer_makes_no_sense_comes_again_as_the_same_operation(
+    tmp_path, monkeypatch
+):
+    commit = FakeGovc.commit
+
+    async def commit_garbled(self, change_set):
+        result = await commit(self, change_set)
+        if self._server.commits_tried == 1:
+            world.put("g", "saved meanwhile\n")
+            world.due()
+            raise Corrupt("commit: no such thing", backend="govc", operation="commit")
+        return result
+
+    monkeypatch.setattr(FakeGovc, "commit", commit_garbled)
+    async with a_sync_world(tmp_path, server=Server(), enable_fallback=False) as world:
+        await connected(world)
+        world.put("f", "1\n")
+
+        assert await world.stored() == ""
+
+        await until(lambda: level(world) and b"g" in world.tree())
+        assert [o for _, o, _ in world.server.store.commits] == [
+            f"{world.writer}-1-1",
+            f"{world.writer}-2-2",
         ]
