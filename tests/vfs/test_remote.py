@@ -3,6 +3,7 @@
 import os
 import stat
 
+import pytest
 import trio
 import trio.testing
 
@@ -77,51 +78,25 @@ async def test_permissions_owner_and_attributes_are_inherited(a_world):
     assert world.attributes.get_xattr(new.ino, b"user.x") == b"y"
 
 
-async def test_change_waits_for_the_last_writer(a_world):
+@pytest.mark.parametrize(
+    "changes",
+    [[b"theirs"], [b"first", b"second"], [b"first", b"old"]],
+    ids=["one", "two are one", "two that undo each other leave the file"],
+)
+async def test_change_waits_for_the_last_writer(a_world, changes):
     world = a_world(DOCUMENTS)
     handle = world.open(b"f", WRITE)
     world.files.on_released = world.remote.released
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.remote.run)
 
-        await world.remote.apply(*world.foreign({b"f": b"theirs"}))
+        for change in changes:
+            await world.remote.apply(*world.foreign({b"f": change}))
         assert await content(world, b"f") == b"old"
         world.files.release(handle)
         await trio.testing.wait_all_tasks_blocked()
 
-        assert await content(world, b"f") == b"theirs"
-        nursery.cancel_scope.cancel()
-
-
-async def test_two_changes_that_wait_for_one_writer_are_one(a_world):
-    world = a_world(DOCUMENTS)
-    handle = world.open(b"f", WRITE)
-    world.files.on_released = world.remote.released
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.remote.run)
-
-        await world.remote.apply(*world.foreign({b"f": b"first"}))
-        await world.remote.apply(*world.foreign({b"f": b"second"}))
-        world.files.release(handle)
-        await trio.testing.wait_all_tasks_blocked()
-
-        assert await content(world, b"f") == b"second"
-        nursery.cancel_scope.cancel()
-
-
-async def test_changes_that_wait_and_undo_each_other_leave_the_file(a_world):
-    world = a_world(DOCUMENTS)
-    handle = world.open(b"f", WRITE)
-    world.files.on_released = world.remote.released
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(world.remote.run)
-
-        await world.remote.apply(*world.foreign({b"f": b"first"}))
-        await world.remote.apply(*world.foreign({b"f": b"old"}))
-        world.files.release(handle)
-        await trio.testing.wait_all_tasks_blocked()
-
-        assert await content(world, b"f") == b"old"
+        assert await content(world, b"f") == changes[-1]
         nursery.cancel_scope.cancel()
 
 
