@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 EXIT_NO_FUSE = 7
 _REQUESTS_BETWEEN_CHECKPOINTS = 64
+_TASKS_MAX = 2000
+"""Requests under way. Each that waits for a store takes one: with pyfuse3's 99 a hundred of them left none to say why."""
 _IDLE_TASKS = 4
 """Tasks that stay when requests pause. With one, pyfuse3 begins and ends a task with nearly every
 created file: creates and unpacking took a third more of the processor."""
@@ -87,7 +89,7 @@ async def serve() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 50, 50)
-    await pyfuse3.main(min_tasks=_IDLE_TASKS)
+    await pyfuse3.main(min_tasks=_IDLE_TASKS, max_tasks=_TASKS_MAX)
 
 
 class _LateReplies(logging.Filter):
