@@ -132,6 +132,8 @@ class CaiaOperations(pyfuse3.Operations):
             return self._caia.lookup(parent_inode, name, ctx.pid)
         if parent_inode == ROOT_INODE and name == self._caia.root.name:
             return self._caia.show(self._caia.root, pid=ctx.pid)
+        if not self._table.is_ready(InodeNo(parent_inode)):
+            await self._table.prepare(InodeNo(parent_inode))
         inode = self._namespace.lookup(InodeNo(parent_inode), name)
         return self._entry(inode) if inode is not None else self._presentation.nothing()
 
@@ -180,7 +182,11 @@ class CaiaOperations(pyfuse3.Operations):
 
     @handler
     async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
-        self._namespace.rmdir(self._changing(parent_inode, name), name)
+        parent = self._changing(parent_inode, name)
+        directory = self._namespace.lookup(parent, name)
+        if directory is not None:
+            await self._table.prepare(directory.ino)
+        self._namespace.rmdir(parent, name)
 
     @handler
     async def rename(
@@ -285,6 +291,9 @@ class CaiaOperations(pyfuse3.Operations):
     ) -> tuple[FileInfo, EntryAttributes]:
         parent = self._making(parent_inode, name)
         who = caller(ctx)
+        if not flags & os.O_EXCL and self._namespace.lookup(parent, name) is not None:
+            # Somebody else made it since the kernel looked, which looks again now and opens what is there.
+            raise FUSEError(errno.ESTALE)
         inode = self._namespace.create(parent, name, mode, who)
         handle = self._files.attach(inode, who, writes=flags & os.O_ACCMODE != os.O_RDONLY)
         return FileInfo(fh=FileHandleT(handle), keep_cache=True), self._entry(inode)
@@ -336,6 +345,7 @@ class CaiaOperations(pyfuse3.Operations):
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
         if CaiaDirectory.has_inode(inode):
             return FileHandleT(self._caia.opendir(inode))
+        await self._table.prepare(InodeNo(inode))
         return FileHandleT(self._listings.open(InodeNo(inode)))
 
     @handler
