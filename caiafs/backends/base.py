@@ -83,7 +83,8 @@ class CommitResult:
     """What `commit` did.
 
     Attributes:
-        revision: the store's head afterwards, as far as it said.
+        revision: the newest commit that has the change set; None where none was made for it. Not a head that was asked for later:
+            that may be somebody else's, and whoever takes it for seen writes over it.
         refused: documents that the store will not hold, with its reason; the others are stored.
     """
 

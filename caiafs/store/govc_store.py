@@ -264,7 +264,8 @@ class GovcStore:
             if wanted is not None:
                 log.warning("govc will not hold a document: %s", reason)
                 refused[path] = RefusedContent(wanted.oid, " ".join(reason.split()))
-        self.cursor = replace(self.cursor, newest=result.revision, refused=refused)
+        newest = result.revision or self.cursor.newest
+        self.cursor = replace(self.cursor, newest=newest, refused=refused)
 
     def note_held(self, paths: Iterable[DocPath]) -> None:
         """Note that govc was seen to hold what is wanted at `paths`: a refusal was a mistake."""

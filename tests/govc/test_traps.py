@@ -89,6 +89,19 @@ async def test_a_document_refused_once_by_accident_is_stored(server, backends, c
     assert await backend.current([DocPath(b"a")]) == {DocPath(b"a"): entry}
 
 
+async def test_a_commit_of_which_all_was_refused_names_nobody_elses(server, backends, contents):
+    other = backends(server)
+    await other.connect()
+    await other.commit(a_change_set({b"theirs": contents.put(b"1")}, operation="w-1-1"))
+    backend = backends(server, max_document_bytes=1)
+    await backend.connect()
+
+    result = await backend.commit(a_change_set({b"a": contents.put(b"22")}, operation="w-2-2"))
+
+    assert [path for path, _ in result.refused] == [b"a"]
+    assert result.revision is None
+
+
 def test_only_an_answer_that_tells_of_the_file_is_that_to_staging_it():
     assert answers.is_of_add({"status": "added", "message": "file 'a/b' added"}, "a/b")
     assert answers.is_of_add({}, "a/b")

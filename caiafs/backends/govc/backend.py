@@ -180,7 +180,7 @@ class GovcBackend(Backend):
                     refused = self._tried.get(operation, {})
                     return CommitResult(done.id, tuple(sorted(refused.items())))
             if not change_set.changes:
-                return CommitResult(await self.head())
+                return CommitResult(None)
             refused = self._remember(operation)
             refused.clear()
             result = await self._writer.commit(change_set, refused)

@@ -81,8 +81,7 @@ class StagedWriter:
         for attempt in range(_TRIES):
             done = [change for change in change_set.changes if change.path not in refused]
             if not done:
-                newest = await self._reader.log(1)
-                return CommitResult(newest[0].id if newest else None, tuple(refused.items()))
+                return CommitResult(None, tuple(sorted(refused.items())))
             answer = await self._send_commit(change_set)
             if not answer.code:
                 revision = await self._confirm(change_set, _commit_of(answer))
@@ -92,9 +91,8 @@ class StagedWriter:
             await self._stage(missing, refused)
             await self._add(MARK_PATH, change_set.operation_id, None)
         if not missing:
-            # All is there, in somebody else's commits. Only the trailers are lost.
-            newest = await self._reader.log(1)
-            return CommitResult(newest[0].id if newest else None, tuple(sorted(refused.items())))
+            # All is there, in somebody else's commits, which are still to be looked at. Only the trailers are lost.
+            return CommitResult(None, tuple(sorted(refused.items())))
         raise Unreachable(
             "other clients of govc keep taking our staged files along",
             backend=failures.GOVC,

@@ -127,8 +127,7 @@ class WholeWriter:
             limit = self._limits.request_bytes
             answer = await self._send_all(change_set, refused, swept)
             if answer is None:
-                newest = await self._reader.log(1)
-                return CommitResult(newest[0].id if newest else None, tuple(refused.items()))
+                return CommitResult(None, tuple(sorted(refused.items())))
             if not answer.code:
                 return CommitResult(_commit_id(answer), tuple(sorted(refused.items())))
             if answer.code == "DOCUMENT_REFUSED":
