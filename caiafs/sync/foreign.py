@@ -231,6 +231,14 @@ class ForeignCommits:
             timeout_s=self._govc.deadline_s(len(paths), 0),
         )
         reader = self._git.repository.reader
+        # The server may give one request another's answer: nothing is gone because it said so once.
+        gone = [path for path in paths if there.get(path) is None and reader.entry_at(tree, path)]
+        if gone:
+            there |= await self._govc.call(
+                "read",
+                lambda: self._govc.backend.current(gone),
+                timeout_s=self._govc.deadline_s(len(gone), 0),
+            )
         found = []
         for path in paths:
             item = reader.entry_at(tree, path)

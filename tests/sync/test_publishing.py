@@ -283,3 +283,25 @@ async def test_group_whose_answer_makes_no_sense_comes_again_as_the_same_operati
             f"{world.writer}-1-1",
             f"{world.writer}-2-2",
         ]
+
+
+async def test_document_that_govc_denies_once_is_not_taken_for_deleted(tmp_path, monkeypatch):
+    current, denied = FakeGovc.current, []
+
+    async def current_denied(self, paths):
+        found = await current(self, paths)
+        if b"f" in found and world.known_commit and not denied:
+            denied.append(found[b"f"])
+            return found | {b"f": None}
+        return found
+
+    async with a_sync_world(tmp_path, server=Server()) as world:
+        await connected(world)
+        world.put("f", "1\n")
+        assert await world.stored() == ""
+        await connected(world)
+        monkeypatch.setattr(FakeGovc, "current", current_denied)
+        await world.server.write({b"f": b"theirs\n"})
+
+        await until(lambda: denied and level(world) and world.content("f") == "theirs\n")
+        assert not world.git("log", "--diff-filter=D", "--format=%s", "main")
