@@ -12,7 +12,7 @@ import trio
 
 from caiafs import __version__
 from caiafs.core import locations
-from caiafs.core.errors import StateError
+from caiafs.core.errors import CaiaError, StateError
 from caiafs.core.types import ROOT_INODE, display
 from caiafs.fuse.operations import CaiaOperations
 from caiafs.mount_process import MountProcess
@@ -85,11 +85,10 @@ class Reporter:
         oldest: list[tuple[int, bytes]] = []
         with contextlib.suppress(StateError):  # of a damaged DB the rest is still to be told
             oldest = mount.db.rows("SELECT time_ns, path FROM op ORDER BY seq LIMIT 1")
-        spool = os.scandir(paths.spool(mount.db.state_dir))
         return StateReport(
             db_bytes=db.db_bytes,
             wal_bytes=db.wal_bytes,
-            spool_bytes=sum(entry.stat().st_size for entry in spool),
+            spool_bytes=_find_bytes(paths.spool(mount.db.state_dir)),
             pending_ops=self._link.pending_ops,
             oldest_pending_s=max(0.0, (time.time_ns() - oldest[0][0]) / 1e9) if oldest else 0.0,
             oldest_pending_path=display(oldest[0][1]) if oldest else "",
@@ -110,7 +109,10 @@ class Reporter:
         """Return the stored document that the virtual directory hides, if there is one."""
         name = directory_name(self._mount.config)
         root = self._mount.table.get(ROOT_INODE)
-        is_hidden = name in self._mount.table.children(root)
+        try:
+            is_hidden = name in self._mount.table.children(root)
+        except CaiaError:  # where the root cannot be read the rest is still to be told
+            return ()
         return (name.decode("utf-8", "backslashreplace"),) if is_hidden else ()
 
     def _reasons(self) -> tuple[str, ...]:
@@ -125,3 +127,12 @@ class Reporter:
 def _rss_bytes() -> int:
     pages = int(_STATM.read_text().split()[1])
     return pages * os.sysconf("SC_PAGESIZE")
+
+
+def _find_bytes(directory: Path) -> int:
+    """Return how much the files in a directory hold; 0 where it was moved away."""
+    try:
+        with os.scandir(directory) as entries:
+            return sum(entry.stat().st_size for entry in entries)
+    except FileNotFoundError:
+        return 0

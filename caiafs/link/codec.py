@@ -7,7 +7,6 @@ declare is refused, so that a torn frame is an error and not a guess.
 import dataclasses
 import enum
 import functools
-import os
 import types
 import typing
 from collections.abc import Mapping
@@ -35,7 +34,8 @@ def to_json(value: object) -> JsonValue:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, bytes | Path):
-        return os.fsdecode(value)
+        # Not os.fsdecode: the locale may have another encoding for names.
+        return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
     if dataclasses.is_dataclass(value):
         return {name: to_json(getattr(value, name)) for name in _field_names(value.__class__)}
     if isinstance(value, Mapping):

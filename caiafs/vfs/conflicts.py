@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 import trio
 
 from caiafs.core.conflicts import MARK, CopyName, find_document, parse_copy_name
-from caiafs.core.errors import CaiaError, NotFound, StateError
+from caiafs.core.errors import CaiaError, NotFound
 from caiafs.core.types import ROOT_INODE, DocPath, InodeNo, ObjectId, join_path, split_path
 from caiafs.link.messages import Origin
 from caiafs.state.journal import Journal
@@ -110,7 +110,9 @@ class Conflicts:
                 self._journal.commit()
                 rows = self._journal.db.rows(_FIND)
                 found = [self._look_at(InodeNo(row[0]), row[1], InodeNo(row[2])) for row in rows]
-            except StateError:  # a damaged state DB has its own reason in health
+            except (
+                CaiaError
+            ):  # what is damaged has its own reason in health, or is told to who reads it
                 return self._found
             self._found = sorted((c for c in found if c is not None), key=lambda c: c.copy_path)
             self._found_at = changed

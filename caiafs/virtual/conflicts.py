@@ -20,7 +20,7 @@ from urllib.parse import quote_from_bytes
 from caiafs.core.types import DocPath, InodeNo, ObjectId
 from caiafs.link.messages import Version
 from caiafs.vfs.conflicts import Conflict
-from caiafs.vfs.inode import Inode
+from caiafs.vfs.inode import Inode, storable_time
 from caiafs.virtual.nodes import DocumentFile, LiveDirectory, Reader, VirtualFile, VirtualNode
 
 DIRECTORY = b"conflicts"
@@ -140,7 +140,9 @@ def _version(inode: Inode | None, known: Version | None) -> dict[str, Any] | Non
 
 
 def _time(time_ns: int) -> str:
-    return datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(storable_time(time_ns) // 1_000_000_000, UTC).strftime(
+        "%Y-%m-%dT%H:%M:%SZ"
+    )
 
 
 def _to_json(value: dict[str, Any]) -> bytes:

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,12 @@ def test_codec_refuses_what_has_no_json_form():
         to_json(object())
     with pytest.raises(CodecError):
         from_json(Path, 7)
+
+
+def test_paths_travel_whatever_the_locale_says(monkeypatch):
+    # As in a locale of ISO-8859-1, which Python takes for names unless it is told otherwise.
+    monkeypatch.setattr(os, "fsdecode", lambda raw: raw.decode("latin-1"))
+    change = Change(DocPath("Übersicht\udcff.txt".encode("utf-8", "surrogateescape")), None, None)
+    message = Changes(commit="1" * 40, last_seq=1, changes=(change,))
+
+    assert decode_message(encode_message(message)[8:]) == message

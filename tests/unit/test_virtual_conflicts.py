@@ -124,3 +124,14 @@ def test_the_list_has_what_each_info_says():
 
     assert isinstance(listing, VirtualFile)
     assert json.loads(listing.render()) == {"conflicts": [shown.info()]}
+
+
+@pytest.mark.parametrize("time_ns", [10**30, -(10**30)])
+def test_time_that_no_calendar_has_keeps_nothing_from_being_told(time_ns):
+    theirs = Version(THEIRS, ObjectId("2" * 40), "Bob <b@e.org>", time_ns)
+    origin = Origin("copy", ObjectId("3" * 40), time_ns, BASE, None, theirs)
+
+    info = Shown(origin=origin).info()
+
+    assert info["theirs"]["author"] == "Bob <b@e.org>"
+    assert info["time"][-1] == "Z"
