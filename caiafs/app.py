@@ -20,7 +20,7 @@ from caiafs import __version__
 from caiafs.backends.git.repository import open_repository
 from caiafs.core import locations
 from caiafs.core.config import Config, config_to_json
-from caiafs.core.errors import CaiaError, ConfigError, StateFull
+from caiafs.core.errors import CaiaError, ConfigError, StateFull, leaf
 from caiafs.fuse import session
 from caiafs.fuse.caia import CaiaDirectory
 from caiafs.fuse.convert import Presentation
@@ -52,10 +52,7 @@ def serve(config: Config, origins: Mapping[str, str], *, on_ready: Callable[[str
         return trio.run(_serve, config, origins, on_ready)
     except* CaiaError as group:
         # Tasks fail together; the first error is the one that a person can do something about.
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
+        raise leaf(group) from None
 
 
 async def _serve(

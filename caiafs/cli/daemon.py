@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caiafs.cli.exits import ExitCode, exit_code
-from caiafs.core.errors import CaiaError, ConfigError
+from caiafs.core.errors import CaiaError, ConfigError, leaf
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,8 @@ def _run_detached(serve: Serve, write_end: int, log_file: Path) -> None:
         report(Started(code, str(exc)))
     except BaseException as exc:  # noqa: BLE001  # nothing above us could say it
         log.critical("mount process broke\n%s", traceback.format_exc())
-        report(Started(code, f"{type(exc).__name__}: {exc}; see {log_file}"))
+        error = leaf(exc)
+        report(Started(code, f"{type(error).__name__}: {error}; see {log_file}"))
     finally:
         logging.shutdown()
         os._exit(code)

@@ -243,3 +243,10 @@ class ConfigError(CaiaError):
     def __init__(self, message: str, *, exit_code: int = 2) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def leaf(error: BaseException) -> BaseException:
+    """Return the first error in the groups that nurseries put round it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

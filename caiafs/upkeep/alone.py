@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import trio
 
-from caiafs.core.errors import CaiaError
+from caiafs.core.errors import CaiaError, leaf
 
 T = TypeVar("T")
 
@@ -27,11 +27,5 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     for kind in (KeyboardInterrupt, CaiaError):
         found = group.subgroup(kind)
         if found is not None:
-            return _leaf(found)
-    return _leaf(group)
-
-
-def _leaf(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+            return leaf(found)
+    return leaf(group)

@@ -61,6 +61,20 @@ async def ask_git(repository: Repository, *arguments: str, stdin: bytes = b"") -
     return Outcome(done.returncode, bytes(done.stdout or b""), bytes(done.stderr or b""))
 
 
+async def check_objects(repository: Repository) -> None:
+    """Have git read every object.
+
+    Raises:
+        Corrupt: one is not what its id says.
+        Unreachable: there is no git command.
+    """
+    found = await ask_git(
+        repository, "fsck", "--strict", "--full", "--no-dangling", "--no-progress"
+    )
+    if found.code:
+        raise Corrupt(f"git fsck --strict: {found.last_line}", backend="git", operation="fsck")
+
+
 @asynccontextmanager
 async def git_output(
     repository: Repository, *arguments: str, stdin: IO[bytes] | None = None

@@ -16,8 +16,7 @@ from caiafs.backends.git.trees import diff_trees
 from caiafs.core.errors import ConfigError, Corrupt
 from caiafs.core.types import ObjectId, display
 from caiafs.store.cursors import GOVC_REFS
-from caiafs.upkeep.git_run import PIECE_BYTES, feed_git, git_output
-from caiafs.upkeep.migrate_to_git import check_objects
+from caiafs.upkeep.git_run import PIECE_BYTES, check_objects, feed_git, git_output
 from caiafs.upkeep.migration import Migrated
 from caiafs.upkeep.place import Place
 

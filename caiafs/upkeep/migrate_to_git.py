@@ -14,14 +14,14 @@ import trio
 from caiafs.backends.base import Revision
 from caiafs.backends.git.backend import GitBackend
 from caiafs.backends.git.objects import ObjectReader
-from caiafs.backends.git.repository import Repository, open_repository
+from caiafs.backends.git.repository import open_repository
 from caiafs.backends.govc import GovcBackend, GovcSettings
 from caiafs.core.errors import CaiaError, Corrupt, NotFound
 from caiafs.core.types import Change, ChangeSet, DocPath, Entry, ObjectId, display
 from caiafs.store.cursors import Cursor, CursorStore
 from caiafs.store.trailers import named_changes, to_ascii_line, with_operation
 from caiafs.upkeep.check_govc import documents_of
-from caiafs.upkeep.git_run import ask_git
+from caiafs.upkeep.git_run import check_objects
 from caiafs.upkeep.migration import (
     Migrated,
     author_now,
@@ -260,16 +260,3 @@ class ToGit:
 def _entry_at(reader: ObjectReader, tree: ObjectId, path: DocPath) -> Entry | None:
     found = reader.entry_at(tree, path)
     return Entry(int(found.mode), found.oid) if found is not None else None
-
-
-async def check_objects(repository: Repository) -> None:
-    """Have git read every object.
-
-    Raises:
-        Corrupt: one is not what its id says.
-    """
-    found = await ask_git(
-        repository, "fsck", "--strict", "--full", "--no-dangling", "--no-progress"
-    )
-    if found.code:
-        raise Corrupt(f"git fsck --strict: {found.last_line}", backend="git", operation="migrate")

@@ -19,7 +19,7 @@ from caiafs.backends.git.repository import Repository, open_repository
 from caiafs.core.durable import sync_path
 from caiafs.core.errors import ConfigError, Corrupt, StoreError
 from caiafs.upkeep.bundle import Header, NoBundle, check_pack, open_bundle
-from caiafs.upkeep.git_run import PIECE_BYTES, ask_git, feed_git
+from caiafs.upkeep.git_run import PIECE_BYTES, check_objects, feed_git
 from caiafs.upkeep.place import is_caia
 
 
@@ -99,11 +99,7 @@ async def _fill(
     await trio.to_thread.run_sync(repository.refs.update_all, updates)
     if repository.refs.names("refs/") != header.refs:
         raise Corrupt("a reference is not what the bundle says", backend="git")
-    found = await ask_git(
-        repository, "fsck", "--strict", "--full", "--no-dangling", "--no-progress"
-    )
-    if found.code:
-        raise Corrupt(f"git fsck --strict: {found.last_line}", backend="git")
+    await check_objects(repository)
     if not header.has_caia and not await trio.to_thread.run_sync(is_caia, repository):
         raise NoBundle(
             "it holds nothing of caiafs; `git clone --mirror` makes a repository of it, which can be mounted"
