@@ -55,6 +55,8 @@ class Contents:
         self._state_dir = state_dir
         self._git = git
         self._held: dict[ObjectId, bytes] = {}
+        self.held_bytes = 0
+        """How much `hold` was given since `release` or `give_up`."""
         self._fetched: dict[ObjectId, Path] = {}
         self._rows: dict[ObjectId, int] = {}
         self._limiter = trio.CapacityLimiter(2)
@@ -64,6 +66,12 @@ class Contents:
     def hold(self, contents: Mapping[ObjectId, bytes]) -> None:
         """Keep merged or fetched contents until `release`."""
         self._held.update(contents)
+        self.held_bytes += sum(map(len, contents.values()))
+
+    def give_up(self) -> dict[ObjectId, bytes]:
+        """Hand over what is held: it goes to where it is found afterwards."""
+        held, self._held, self.held_bytes = self._held, {}, 0
+        return held
 
     async def fetch(
         self, oid: ObjectId, write: Callable[[BinaryIO], Awaitable[Entry | None]]
@@ -95,7 +103,7 @@ class Contents:
 
     def release(self) -> None:
         """Forget what was held or expected: git has it."""
-        self._held.clear()
+        self.give_up()
         self._fetched.clear()
         self._rows.clear()
 

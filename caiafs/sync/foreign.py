@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from caiafs.backends.base import Revision
 from caiafs.backends.git.backend import GitBackend
+from caiafs.backends.git.pack import NewObject
 from caiafs.backends.git.writer import STREAM_ABOVE_BYTES
 from caiafs.core.errors import Absent, Corrupt
 from caiafs.core.types import (
@@ -24,11 +25,10 @@ from caiafs.core.types import (
 )
 from caiafs.store.cursors import Cursor
 from caiafs.store.govc_store import GovcStore
-from caiafs.store.trailers import NamedChange, named_changes, to_ascii_line, writer_of
-from caiafs.sync import message as messages
+from caiafs.store.trailers import NamedChange, named_changes, writer_of
 from caiafs.sync.conflict_notes import trailers_of
 from caiafs.sync.contents import Contents
-from caiafs.sync.document_trailers import joined
+from caiafs.sync.foreign_message import author_of, message_of
 from caiafs.sync.merge import Side
 from caiafs.sync.merged_versions import build_keeping, versions_onto
 from caiafs.sync.published import Published
@@ -39,6 +39,7 @@ from caiafs.sync.view import TreeView
 log = logging.getLogger(__name__)
 
 READ_STEP = 200
+HELD_MAX_BYTES = 32 << 20
 _KNOWN_MAX = 20_000
 
 
@@ -281,7 +282,16 @@ class ForeignCommits:
             log.warning("govc gave %s with a content that is not its own", display(path))
             return None
         self._contents.hold({document.entry.oid: document.content})
+        if self._contents.held_bytes > HELD_MAX_BYTES:
+            await self._store_held()
         return document.entry
+
+    async def _store_held(self) -> None:
+        """Put what was fetched so far into git, where the commit finds it: a whole collection is more than memory."""
+        held = self._contents.give_up()
+        await self._git.write_objects(
+            [NewObject(b"blob", oid, content) for oid, content in held.items()]
+        )
 
     async def _merge(
         self,
@@ -311,11 +321,11 @@ class ForeignCommits:
             sorted((c for result in results for c in result.onto_ours), key=lambda c: c.path)
         )
         copies = [conflict.copy_path for result in results for conflict in result.conflicts]
-        author = Signature(*_author(foreign), newest)
+        author = Signature(*author_of(foreign), newest)
         seen = ChangeSet("", author, "", _holdable(TreeView(reader, cursor.tree), theirs))
         if onto_ours:
             found = [conflict for result in results for conflict in result.conflicts]
-            text = _message(onto_ours, foreign, trailers_of(found))
+            text = message_of(onto_ours, foreign, trailers_of(found))
             change_set = ChangeSet("", author, text, onto_ours)
             before = published.tree
             known = {c.after.oid for c in (*ours, *theirs) if c.after is not None}
@@ -373,29 +383,3 @@ def _holdable(view: TreeView, theirs: Sequence[Change]) -> tuple[Change, ...]:
         if change.after is None:
             view.set(change.path, None)
     return tuple(c for c in theirs if c.after is None or view.document_above(c.path) is None)
-
-
-def _author(foreign: Sequence[Revision]) -> tuple[str, str]:
-    """Return the author of these commits, if it is one."""
-    authors = {(revision.author_name, revision.author_email) for revision in foreign}
-    if len(authors) != 1:
-        return "govc", "govc@localhost"
-    name, email = authors.pop()
-    return name or "govc", email or "govc@localhost"
-
-
-def _message(
-    changes: tuple[Change, ...], foreign: Sequence[Revision], conflicts: Sequence[str]
-) -> str:
-    """Return the message of the commit that brings foreign commits here; theirs, where it is one."""
-    lines = [f"Caiafs-Govc: {to_ascii_line(revision.id)}" for revision in foreign[:100]]
-    if len(foreign) != 1:
-        texts = [revision.message for revision in reversed(foreign)]
-        conflicts = [*conflicts, *trailers_of((), texts[::-1]), *joined(texts).trailers()]
-    ids = "\n".join([*lines, *conflicts])
-    if len(foreign) == 1:
-        text = foreign[0].message.rstrip("\n")
-        kept = "\n".join(line for line in text.split("\n") if not line.startswith("Caiafs-Change"))
-        return f"{kept.rstrip()}\n\n{ids}\n" if kept.strip() else f"Take in a commit\n\n{ids}\n"
-    subject, body = messages.describe(changes)
-    return "\n\n".join(part for part in (subject, body, ids) if part) + "\n"
