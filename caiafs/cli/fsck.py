@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from caiafs.cli.exits import os_error
 from caiafs.cli.mounts import find_mount
 from caiafs.cli.parser import Parser
+from caiafs.cli.sync import count
 from caiafs.cli.upkeep import add_settings, name_mount, read_config
 from caiafs.core.errors import CaiaError, ConfigError, StateBusy
 
@@ -118,7 +119,7 @@ def describe(checked: "Checked", repository: Path) -> list[str]:
     state = {
         FsckCode.CLEAN: "clean",
         FsckCode.CORRECTED: "corrected, and clean now",
-        FsckCode.UNCORRECTED: f"{len(checked.after.errors)} errors left",
+        FsckCode.UNCORRECTED: f"{count(len(checked.after.errors), 'error')} left",
     }[exit_code(checked)]
     return [*lines, f"{repository}: {state}" + (f" ({looked_at})" if looked_at else "")]
 

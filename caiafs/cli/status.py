@@ -11,6 +11,7 @@ from caiafs.cli.live import find_caiafs, read_json
 from caiafs.cli.mounts import Mount
 from caiafs.cli.parser import Parser
 from caiafs.cli.resolve import LIST_FILE, short_lines
+from caiafs.cli.sync import count
 from caiafs.core.durations import format_duration
 
 
@@ -71,7 +72,7 @@ def describe(point: Path, health: dict[str, Any], stats: dict[str, Any]) -> list
     pending = state.get("pending_ops", 0)
     if pending:
         age = format_duration(round(state.get("oldest_pending_s", 0)))
-        lines.append(f"pending:    {pending} changes, the oldest for {age}")
+        lines.append(f"pending:    {count(pending, 'change')}, the oldest for {age}")
     else:
         lines.append("pending:    nothing")
     return lines
@@ -81,8 +82,7 @@ def _backend(backend: dict[str, Any]) -> str:
     if not backend.get("configured"):
         return "not configured"
     parts = [str(backend.get("condition", "")), str(backend.get("implementation", ""))]
-    documents = backend.get("documents", 0)
-    parts.append(f"{documents} document{'' if documents == 1 else 's'}")
+    parts.append(count(backend.get("documents", 0), "document"))
     if backend.get("behind"):
         parts.append(f"{backend['behind']} behind")
     if backend.get("breaker", "closed") != "closed":

@@ -107,19 +107,20 @@ def left(mount: Mount) -> list[str]:
     lines = []
     pending = stats.get("state", {}).get("pending_ops", 0)
     if pending:
-        lines.append(f"{_count(pending, 'change')} in no store yet")
+        lines.append(f"{count(pending, 'change')} in no store yet")
     for name, backend in sorted(health.get("backends", {}).items()):
         if backend.get("behind"):
             why = "; ".join(backend.get("reasons", [])) or backend.get("last_error", "")
-            lacking = f"{name} lacks {_count(backend['behind'], 'document')}"
+            lacking = f"{name} lacks {count(backend['behind'], 'document')}"
             lines.append(lacking + (f" ({why})" if why else ""))
     remote = health.get("remote", {})
     if remote.get("documents_left"):
         why = "; ".join(remote.get("reasons", []))
-        lacking = f"the git remote lacks {_count(remote['documents_left'], 'document')}"
+        lacking = f"the git remote lacks {count(remote['documents_left'], 'document')}"
         lines.append(lacking + (f" ({why})" if why else ""))
     return lines
 
 
-def _count(number: int, what: str) -> str:
+def count(number: int, what: str) -> str:
+    """Return a number of things, in words."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -369,3 +369,9 @@ def test_status_says_in_words_how_the_mount_is():
     assert "- govc: connection refused" in shown
     assert "3 behind, breaker open" in shown
     assert "2 changes, the oldest for 30s" in shown
+
+
+def test_status_counts_one_change_as_one():
+    shown = describe(Path("/mnt"), {}, {"state": {"pending_ops": 1, "oldest_pending_s": 30}})
+
+    assert "pending:    1 change, the oldest for 30s" in shown
