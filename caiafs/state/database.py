@@ -88,7 +88,7 @@ class StateDatabase:
         self._file = paths.database(state_dir)
         self._wal = self._file.with_name(self._file.name + "-wal")
         self._wal_fd = os.open(self._wal, os.O_RDWR | os.O_CLOEXEC)
-        self._room = LogRoom(self._wal_fd, state_dir)
+        self._room = LogRoom(self._wal_fd)
         self._cut_s = -_CUT_INTERVAL_S
         self._limiter = trio.CapacityLimiter(1)
         self._transactions = 0
@@ -208,6 +208,12 @@ class StateDatabase:
         """Length of the WAL."""
         return os.fstat(self._wal_fd).st_size
 
+    @property
+    def disk_free_bytes(self) -> int:
+        """Room on its disk for who is not root. By descriptor: the directory may have been moved."""
+        free = os.fstatvfs(self._wal_fd)
+        return free.f_bavail * free.f_frsize
+
     async def run(self) -> None:
         """Keep the WAL short, until cancelled."""
         while True:
@@ -231,8 +237,12 @@ class StateDatabase:
 
     def statistics(self) -> DatabaseStatistics:
         """Return sizes and counts."""
+        try:
+            db_bytes = self._file.stat().st_size
+        except FileNotFoundError:  # the directory was moved; the open database goes on
+            db_bytes = 0
         return DatabaseStatistics(
-            db_bytes=self._file.stat().st_size,
+            db_bytes=db_bytes,
             wal_bytes=self.wal_bytes,
             transactions=self._transactions,
             checkpoints=self._checkpoints,

@@ -9,7 +9,6 @@ anything is done. Where the file system cannot allocate ahead, free space is loo
 import ctypes
 import errno
 import os
-from pathlib import Path
 
 _KEEP_SIZE = 1
 _AHEAD_BYTES = 2 * 1024 * 1024
@@ -19,10 +18,9 @@ _UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 class LogRoom:
     """The blocks behind the end of one log."""
 
-    def __init__(self, fd: int, directory: Path) -> None:
+    def __init__(self, fd: int) -> None:
         """`fd` is open for writing and stays the caller's."""
         self._fd = fd
-        self._directory = directory
         self._until = 0
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._allocates = True
@@ -40,7 +38,7 @@ class LogRoom:
 
     def _allocate(self, until: int) -> bool:
         if not self._allocates:
-            free = os.statvfs(self._directory)
+            free = os.fstatvfs(self._fd)
             return free.f_bavail * free.f_frsize >= _AHEAD_BYTES
         offset, length = ctypes.c_int64(0), ctypes.c_int64(until)
         if self._libc.fallocate(self._fd, _KEEP_SIZE, offset, length) == 0:

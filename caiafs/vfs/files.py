@@ -170,8 +170,7 @@ class Files:
     def _find_free_bytes(self) -> int:
         now_s = time.monotonic()
         if now_s - self._space_checked_s > _SPACE_CHECK_S:
-            free = os.statvfs(self._db.state_dir)
-            self._free_bytes = free.f_bavail * free.f_frsize
+            self._free_bytes = self._db.disk_free_bytes
             self._space_checked_s = now_s
         return self._free_bytes
 

@@ -146,3 +146,24 @@ def test_branch_that_was_replaced_by_an_unrelated_one_keeps_both(caia: Mount, tm
 
     assert tree_of(caia) == before | {"theirs": "theirs"}
     wait_until(lambda: contents(caia.path) == tree_of(caia), "the mount shows both")
+
+
+def test_repository_that_is_moved_away_for_a_while_costs_nothing(caia: Mount, tmp_path: Path):
+    caia.expect_log("the repository was moved|it was moved|store process restarted")
+    (caia / "small").write_text("before")
+    caia.sync()
+
+    caia.repo.rename(tmp_path / "away")
+    (caia / "small").write_text("meanwhile")
+    assert (caia / "small").read_text() == "meanwhile"
+    reason = wait_until(
+        lambda: [r for r in caia.health()["reasons"] if "was moved" in r],
+        "health says what is missing",
+    )[0]
+    assert str(caia.repo) in reason
+    assert caia.stats()["state"]["pending_ops"] >= 1
+
+    (tmp_path / "away").rename(caia.repo)
+    caia.sync()
+    assert tree_of(caia)["small"] == "meanwhile"
+    caia.wait_health("ok")
