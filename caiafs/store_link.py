@@ -6,6 +6,7 @@ Used by mount_process and app. It supplies what vfs asks for (`BlobLoader`, `Sto
 
 import collections
 import contextlib
+import dataclasses
 import json
 import logging
 from collections.abc import Callable
@@ -24,8 +25,9 @@ from caiafs.core.errors import (
     StateFull,
     Unreachable,
 )
-from caiafs.core.types import NO_OBJECT, Change, DocPath, ObjectId
+from caiafs.core.types import NO_OBJECT, DocPath, ObjectId
 from caiafs.link.codec import from_json
+from caiafs.link.gathered import Gathered
 from caiafs.link.messages import (
     AdoptDone,
     AdoptRequest,
@@ -77,8 +79,8 @@ class StoreLink:
         self._config_json = config_json
         self._mount: MountProcess | None = None
         self._current = trio.Event()
-        self._incoming: list[Change] = []
-        self._arrived: collections.deque[tuple[Changes, list[Change]]] = collections.deque()
+        self._incoming = Gathered()
+        self._arrived: collections.deque[tuple[Changes, Gathered]] = collections.deque()
         self._taking = trio.Lock()
         self._full = trio.Event()
         self._loading: dict[ObjectId, trio.Event] = {}
@@ -134,7 +136,7 @@ class StoreLink:
 
     async def on_ready(self, message: Ready) -> None:
         """Forget what is settled, and say what is due."""
-        self._incoming.clear()
+        self._incoming = Gathered()
         await self._settle(message.settled_seq)
         self.process.notify(Due(self._transactions.due_seq))
 
@@ -172,11 +174,11 @@ class StoreLink:
 
     async def on_changes(self, message: Changes) -> None:
         """Take in what others wrote, once all messages of it are here."""
-        self._incoming += message.changes
+        self._incoming.add(message.changes)
         if not message.is_last:
             return
-        changes, self._incoming = self._incoming, []
-        self._arrived.append((message, changes))
+        changes, self._incoming = self._incoming, Gathered()
+        self._arrived.append((dataclasses.replace(message, changes=()), changes))
         await self._take_arrived()
 
     async def run(self) -> None:
@@ -206,7 +208,7 @@ class StoreLink:
                         message.commit
                     )  # else `Settled` follows; a restart needs both
 
-    async def _take(self, message: Changes, changes: list[Change]) -> None:
+    async def _take(self, message: Changes, changes: Gathered) -> None:
         if message.commit_time_ns:
             self.mount.table.import_time_ns = message.commit_time_ns
         trees = {to_path(path): oid for path, oid in message.trees.items()}

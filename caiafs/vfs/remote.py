@@ -15,7 +15,7 @@ directory, which a move of ours tells the stores; what is in the way of a direct
 import itertools
 import logging
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import trio
@@ -98,12 +98,12 @@ class Remote:
 
     async def apply(
         self,
-        changes: Sequence[Change],
+        changes: Iterable[Change],
         trees: Mapping[DocPath, ObjectId],
         *,
         last_seq: int | None = None,
     ) -> None:
-        """Take in `changes`; `trees` are the ids of directories that changed.
+        """Take in `changes`, gone through twice; `trees` are the ids of directories that changed.
 
         `last_seq` is our newest op that they know of: what a later op has put is left alone, even
         where it looks the same again, for that op is merged.
@@ -123,11 +123,13 @@ class Remote:
                 directory.oid = trees[path]
                 self._journal.touch(directory)
         # A document may take the place of a directory, and the other way round.
-        ordered = sorted(changes, key=lambda change: change.after is not None)
-        for start in range(0, len(ordered), _SLICE):
+        removals = (change for change in changes if change.after is None)
+        others = (change for change in changes if change.after is not None)
+        left = itertools.chain(removals, others)
+        while piece := tuple(itertools.islice(left, _SLICE)):
             self._journal.db.require_room(_SLICE_ROOM_BYTES)
             self._table.finish_imports()
-            for change in ordered[start : start + _SLICE]:
+            for change in piece:
                 self._take(change, trees)
             await self._tell_kernel()
         await self._tell_kernel()
