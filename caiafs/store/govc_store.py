@@ -217,7 +217,10 @@ class GovcStore:
         self.changed()
 
     async def new_revisions(self) -> tuple[Revision, ...] | None:
-        """Return govc's commits after the cursor's head, newest first; None where it lost what it had."""
+        """Return govc's commits after the cursor's head, newest first; None where it lost what it had.
+
+        Where nothing was looked at yet that may be the newest of more: the last one has a parent then.
+        """
         cursor = self.cursor or Cursor()
         found = await self._revisions_since(cursor.head)
         if found is None or cursor.newest in (None, cursor.head):
@@ -232,9 +235,9 @@ class GovcStore:
             for index, revision in enumerate(found):
                 if revision.id == head:
                     return found[:index]
-            if len(found) < limit:
+            if len(found) < limit or limit == _LOG_STEPS[-1]:
                 return found if head is None else None
-        return None
+        raise AssertionError("the last step returns")
 
     async def has_moved(self) -> bool:
         """Whether somebody committed since our newest commit there."""

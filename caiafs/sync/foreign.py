@@ -173,7 +173,7 @@ class ForeignCommits:
                 unnamed.append(revision)
             else:
                 paths.update(change.path for change in named)
-        if unnamed:
+        if unnamed or (cursor.head is None and since[-1].parent is not None):
             paths |= await self._unnamed_paths(cursor, since)
         return paths
 
