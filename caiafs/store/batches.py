@@ -66,11 +66,7 @@ class Batches:
             if path in waiting and all(path != change.path for change in batch):
                 batch.append(waiting[path])
                 sizes.append(await self._size_of(waiting[path]))
-        there = await self._govc.call(
-            "read",
-            lambda: self._govc.backend.current([change.path for change in batch]),
-            timeout_s=self._govc.deadline_s(len(batch), sum(sizes)),
-        )
+        there = await self._govc.current([change.path for change in batch])
         foreign = {c.path for c in batch if self._is_foreign(c, there.get(c.path))}
         if foreign:
             return foreign

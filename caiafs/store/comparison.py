@@ -144,11 +144,7 @@ class Comparison:
 
     async def _compare_step(self, paths: Sequence[DocPath]) -> None:
         govc, tree = self._govc, self._tree()
-        there = await govc.call(
-            "compare",
-            lambda: govc.backend.current(paths),
-            timeout_s=govc.deadline_s(len(paths), 0),
-        )
+        there = await govc.current(paths, operation="compare")
         if self._tree() != tree:
             return  # what was saved meanwhile makes these answers old; the next comparison looks again
         differing = [path for path in paths if self._differs(tree, path, there[path])]

@@ -23,7 +23,7 @@ from caiafs.core.errors import (
     StoreError,
     Unreachable,
 )
-from caiafs.core.types import Change, ChangeSet, DocPath
+from caiafs.core.types import Change, ChangeSet, DocPath, Entry
 from caiafs.store.breaker import Breaker, BreakerState
 from caiafs.store.cursors import Cursor, CursorStore, RefusedContent
 from caiafs.store.meter import Meter
@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 _PER_DOCUMENT_S = 0.05
 _PER_BYTE_S = 1 / (1 << 20)
+_LOOK_BYTES = 1 << 20
 _LOG_STEPS = (16, 128, 1024, 8192)
 
 
@@ -143,6 +144,16 @@ class GovcStore:
             raise
         self._note_success()
         return found
+
+    async def current(
+        self, paths: Sequence[DocPath], *, operation: str = "read"
+    ) -> dict[DocPath, Entry | None]:
+        """Return what govc holds at `paths`; an oid is empty where nobody can say. Raises as `call`.
+
+        Most answers carry the whole document, of any size: one that hangs ends at its own request's deadline.
+        """
+        timeout_s = self.deadline_s(len(paths), len(paths) * _LOOK_BYTES)
+        return await self.call(operation, lambda: self.backend.current(paths), timeout_s=timeout_s)
 
     async def call_again(
         self, operation: str, function: Callable[[], Awaitable[T]], *, timeout_s: float

@@ -56,9 +56,7 @@ async def _find_changes(
     govc: GovcStore, git: GitBackend, cursor: Cursor, paths: Sequence[DocPath]
 ) -> tuple[Change, ...]:
     """Return where govc has something else than the cursor says, but for contents that were never ours."""
-    there = await govc.call(
-        "read", lambda: govc.backend.current(paths), timeout_s=govc.deadline_s(len(paths), 0)
-    )
+    there = await govc.current(paths)
     reader = git.repository.reader
     changes = []
     for path in paths:

@@ -226,20 +226,12 @@ class ForeignCommits:
 
     async def _read_step(self, tree: ObjectId, paths: Sequence[DocPath]) -> list[Change]:
         """Return what differs at `paths` between govc and the cursor's tree, contents held."""
-        there = await self._govc.call(
-            "read",
-            lambda: self._govc.backend.current(paths),
-            timeout_s=self._govc.deadline_s(len(paths), 0),
-        )
+        there = await self._govc.current(paths)
         reader = self._git.repository.reader
         # The server may give one request another's answer: nothing is gone because it said so once.
         gone = [path for path in paths if there.get(path) is None and reader.entry_at(tree, path)]
         if gone:
-            there |= await self._govc.call(
-                "read",
-                lambda: self._govc.backend.current(gone),
-                timeout_s=self._govc.deadline_s(len(gone), 0),
-            )
+            there |= await self._govc.current(gone)
         found = []
         for path in paths:
             item = reader.entry_at(tree, path)
