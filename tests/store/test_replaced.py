@@ -17,6 +17,10 @@ async def restarted(world, pid):
     await world.wait_for(another, "another store process")
 
 
+def make_empty(path):
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", path], check=True)
+
+
 async def test_repository_restored_from_a_backup_under_a_mount_takes_the_saves(tmp_path):
     async with a_world(tmp_path) as world:
         world.put("f", "1\n")
@@ -59,7 +63,7 @@ async def test_nothing_is_pointed_at_what_an_empty_repository_does_not_have(tmp_
         pid = world.process.statistics().pid
 
         world.repo.rename(tmp_path / "old")
-        subprocess.run(["git", "init", "-q", "--bare", "-b", "main", world.repo], check=True)
+        make_empty(world.repo)
         world.put("g", "2\n")
         await restarted(world, pid)
 
