@@ -175,7 +175,7 @@ class Contents:
         if held is not None:
             return len(held)
         if oid in self._fetched:
-            return self._fetched[oid].stat().st_size
+            return _size_of(self._fetched[oid])
         stored = self._stored(oid)
         return stored.size_bytes if stored is not None else await self._git.size(oid)
 
@@ -282,6 +282,13 @@ def _read_file(file: Path, span: range) -> bytes:
         return os.pread(fd, len(span), span.start)
     finally:
         os.close(fd)
+
+
+def _size_of(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as exc:  # trimmed meanwhile
+        raise Unreachable(f"{file.name} left the disk cache") from exc
 
 
 def _has_size(file: Path, size: int) -> bool:

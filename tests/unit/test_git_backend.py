@@ -8,6 +8,7 @@ import sys
 import pytest
 import trio
 
+from caiafs.backends.git import pack
 from caiafs.backends.git.backend import GitBackend
 from caiafs.backends.git.command import run_git
 from caiafs.backends.git.log import (
@@ -455,3 +456,30 @@ async def test_lock_of_packed_references_that_a_killed_git_left_is_removed(
     await backend.move_ref("refs/caia/x", None, built.commit)
 
     assert backend.repository.refs.read("refs/caia/x") is None
+
+
+def test_pack_that_a_full_disk_ended_leaves_nothing(tmp_path):
+    writer = PackWriter(tmp_path, 1)
+    writer.begin(b"blob", 5)
+    writer._file.close()
+    writer._file = open("/dev/full", "wb", buffering=1 << 20)  # noqa: SIM115  # closed by abandon
+    writer.feed(b"hello")
+
+    writer.abandon()
+
+    assert list((tmp_path / "pack").iterdir()) == []
+
+
+def test_pack_whose_index_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    writer = PackWriter(tmp_path, 1)
+    writer.add(a_blob(b"x")[1])
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pack, "sync_path", full)
+    with pytest.raises(OSError, match="No space"):
+        writer.finish()
+    writer.abandon()
+
+    assert list((tmp_path / "pack").iterdir()) == []

@@ -5,6 +5,7 @@ Used by `writer`, in threads. libgit2 syncs nothing by itself, and with syncing 
 No deltas: `git repack` makes them when it has the time.
 """
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -46,7 +47,9 @@ class PackWriter:
     def __init__(self, object_dir: Path, count: int) -> None:
         self._pack_dir = object_dir / "pack"
         self._pack_dir.mkdir(parents=True, exist_ok=True)
-        self._temporary = self._pack_dir / f"tmp_pack_{secrets.token_hex(8)}"
+        token = secrets.token_hex(8)
+        self._temporary = self._pack_dir / f"tmp_pack_{token}"
+        self._temporary_index = self._pack_dir / f"tmp_idx_{token}"
         self._file = self._temporary.open("xb", buffering=1 << 20)
         self._checksum = hashlib.sha1()
         self._index: list[tuple[bytes, int, int]] = []
@@ -89,7 +92,7 @@ class PackWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         pack = self._pack_dir / f"pack-{trailer.hex()}.pack"
-        index = self._temporary.with_name(self._temporary.name.replace("tmp_pack", "tmp_idx"))
+        index = self._temporary_index
         index.write_bytes(_format_index(self._index, trailer))
         sync_path(index)
         for temporary, target in ((self._temporary, pack), (index, pack.with_suffix(".idx"))):
@@ -100,8 +103,10 @@ class PackWriter:
 
     def abandon(self) -> None:
         """Leave nothing behind; safe after `finish`."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk, which it is about to be less
+            self._file.close()
         self._temporary.unlink(missing_ok=True)
+        self._temporary_index.unlink(missing_ok=True)
 
     def _put(self, piece: bytes) -> None:
         self._file.write(piece)
