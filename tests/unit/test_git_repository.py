@@ -408,3 +408,13 @@ def test_moved_reference_and_its_new_directories_are_synced(tmp_path, two_commit
     synced = trace.read_text()
     for name in ("refs/caia/new/x.lock>", "refs/caia/new>", "refs/caia>", "refs>"):
         assert name in synced
+
+
+def test_a_pack_that_comes_to_an_empty_object_directory_is_seen(tmp_path, work_tree):
+    repository = open_repository(work_tree, branch="caia", object_dir=tmp_path / "objects")
+    entry, item = a_blob(b"later")
+    assert not repository.reader.exists(entry.oid)
+
+    write_pack(repository.write_dir, [item])
+
+    assert repository.reader.exists(entry.oid)

@@ -141,6 +141,8 @@ def open_repository(
     found = _open(path)
     if object_dir is not None:
         object_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # libgit2 looks for no pack in a directory that had no pack/ when it was opened.
+        (object_dir / "pack").mkdir(exist_ok=True)
     git_dir = _common_dir(Path(found.path))
     if object_dir is None:
         _refuse_foreign(git_dir, path)
