@@ -40,8 +40,8 @@ def run(argv: list[str], environ: Mapping[str, str]) -> int:
     parser.add_argument("--timeout", type=duration, default=60.0, metavar="DURATION")
     add_settings(parser)
     parsed = parser.parse(argv)
-    repository, mount = find_served(parsed.source)
-    config = read_config(repository, parsed, environ)
+    place, mount = find_served(parsed.source)
+    config = read_config(Path(place["repository"]), parsed, environ, place)
     if mount is not None:
         _sync(mount, parsed.timeout)
     return _write(config, parsed.file, force=parsed.force, allow_pending=parsed.allow_pending)

@@ -1,18 +1,20 @@
 """What the commands that work on a repository have in common: its settings, and a mount that may be on it."""
 
 import argparse
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from caiafs.cli.live import read_json
+from caiafs.cli.live import DeadMount, read_json
 from caiafs.cli.mounts import Mount, find_mount, parse_mountinfo
 from caiafs.core.config import Config
-from caiafs.core.errors import ConfigError, StateBusy
+from caiafs.core.errors import StateBusy
 from caiafs.core.locations import mount_source
 from caiafs.core.settings import Given, load
 
 _NOWHERE = Path("/nonexistent")
+_PLACE = ("repository", "branch", "state_dir")
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -43,19 +45,28 @@ def read_config(
     return load(_NOWHERE, texts, environ, cwd=cwd, config_file=config_file).config
 
 
-def find_served(path: Path) -> tuple[Path, Mount | None]:
-    """Return the repository that `path` is or is mounted from, and its mount where there is one.
+def find_served(path: Path) -> tuple[dict[str, str], Mount | None]:
+    """Return the settings of the repository that `path` is or is mounted from, and its mount where there is one.
+
+    A mount says where its state is: there may be objects that the repository does not have itself.
 
     Raises:
         ConfigError: a mount that does not answer.
     """
     mount = find_mount(path)
     if mount is not None and mount.is_caiafs:
-        told = read_json(mount, "stats.json").get("mount", {}).get("repository")
-        if not isinstance(told, str):
-            raise ConfigError(f"{path}: the mount does not say what it serves", exit_code=1)
-        return Path(told), mount
-    return path, mount_of(path)
+        return _settings_of(mount), mount
+    mount = mount_of(path)
+    if mount is not None:
+        with contextlib.suppress(DeadMount):
+            return _settings_of(mount), mount
+    return {"repository": str(path)}, mount
+
+
+def _settings_of(mount: Mount) -> dict[str, str]:
+    told = read_json(mount, "config.json")
+    found = {name: told.get(name, {}).get("value") for name in _PLACE}
+    return {name: value for name, value in found.items() if value}
 
 
 def mount_of(repository: Path) -> Mount | None:

@@ -82,6 +82,25 @@ def test_backup_of_a_live_mount_has_what_was_just_saved(caia: Mount, tmp_path: P
     assert digests(tmp_path / "clone") == hashes
 
 
+def test_backup_of_a_mount_finds_what_lies_in_its_state_directory(
+    mount_caia: MountFactory, tmp_path: Path
+):
+    git("init", "-q", "--bare", "-b", "main", tmp_path / "old.git", cwd=tmp_path)
+    where = f"state_dir={tmp_path / 'state'}"
+    caia = mount_caia(repo=tmp_path / "old.git", options=(where, "branch=docs"))
+    (caia / "doc").write_text("saved")
+
+    for source, name in ((caia.path, "by-mount"), (caia.repo, "by-repository")):
+        done = run_caiafs("backup", source, tmp_path / name)
+
+        assert done.returncode == 0, done.stderr
+        assert run_caiafs("restore", tmp_path / name, tmp_path / f"{name}.git").returncode == 0
+        assert git("show", "docs:doc", cwd=tmp_path / f"{name}.git") == "saved"
+    caia.unmount()
+    told = run_caiafs("fsck", caia.repo, "--branch", "docs").stdout
+    assert "with --state-dir, check it with the same" in told
+
+
 def test_pending_saves_are_not_left_out_in_silence(mount_caia: MountFactory, tmp_path: Path):
     caia = mount_caia(options=NEVER)
     (caia / "first").write_text("published")
