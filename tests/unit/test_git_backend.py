@@ -483,3 +483,17 @@ def test_pack_whose_index_cannot_be_written_leaves_nothing(tmp_path, monkeypatch
     writer.abandon()
 
     assert list((tmp_path / "pack").iterdir()) == []
+
+
+async def test_unpacked_blob_is_given_up_after_its_last_range(backend, contents):
+    content = bytes(2 << 20)
+    entry = contents.put(content)
+    await backend.commit(a_save({b"large": entry}))
+
+    first = await backend.contents.read_range(entry.oid, 0, 1 << 20)
+    kept = backend.contents._unpacked
+    last = await backend.contents.read_range(entry.oid, 1 << 20, 2 << 20)
+
+    assert kept is not None
+    assert backend.contents._unpacked is None
+    assert first + last == content

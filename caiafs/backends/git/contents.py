@@ -42,18 +42,22 @@ class GitContents:
     async def read_range(self, oid: ObjectId, start: int, stop: int) -> bytes:
         """Return bytes [start, stop) of the content.
 
-        A large blob is unpacked once into an unnamed file, which serves the ranges that follow.
+        A large blob is unpacked once into an unnamed file, which serves the ranges that follow, up to the last one.
         """
         await trio.lowlevel.checkpoint()
-        if self._reader.size(oid) <= IN_PLACE_BYTES:
+        size = self._reader.size(oid)
+        if size <= IN_PLACE_BYTES:
             return self._reader.read_blob(oid)[start:stop]
         async with self._lock:
             if self._unpacked is None or self._unpacked[0] != oid:
                 self.close()
                 self._unpacked = (oid, await self._unpack(oid))
-            return await trio.to_thread.run_sync(
+            piece = await trio.to_thread.run_sync(
                 os.pread, self._unpacked[1].fileno(), stop - start, start
             )
+            if stop >= size:
+                self.close()  # the last range, as a rule: the disk gets its space back
+            return piece
 
     async def size(self, oid: ObjectId) -> int:
         """Return the length of the content in bytes."""
