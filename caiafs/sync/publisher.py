@@ -274,7 +274,6 @@ class Publisher:
                 return
             self._oldest_ns = group.ops[0].time_ns
             self.changed()
-            self._parts.contents.expect(group.ops)
             try:
                 await self._publish(group)
             finally:
@@ -294,6 +293,7 @@ class Publisher:
     async def _publish(self, group: Group) -> None:
         resent = False
         for meeting in itertools.count(1):
+            self._parts.contents.expect(group.ops)  # again: taking others' changes in forgets it
             plan = replay(
                 group.ops,
                 self._parts.reader,

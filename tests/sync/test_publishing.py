@@ -8,6 +8,7 @@ from caiafs.backends.base import CommitResult
 from caiafs.backends.git.repository import open_repository
 from caiafs.core.errors import Corrupt
 from caiafs.core.types import blob_id
+from caiafs.state.reader import StateReader
 from caiafs.store import refusals
 from caiafs.store.hybrid import HybridStore
 from caiafs.upkeep.check_git import check_caia_refs
@@ -305,3 +306,22 @@ async def test_document_that_govc_denies_once_is_not_taken_for_deleted(tmp_path,
 
         await until(lambda: denied and level(world) and world.content("f") == "theirs\n")
         assert not world.git("log", "--diff-filter=D", "--format=%s", "main")
+
+
+async def test_contents_are_found_without_a_search_after_somebody_was_first(tmp_path, monkeypatch):
+    look, searched = StateReader.content_with_id, []
+
+    def look_and_note(self, oid):
+        searched.append(oid)
+        return look(self, oid)
+
+    monkeypatch.setattr(StateReader, "content_with_id", look_and_note)
+    async with a_sync_world(tmp_path, server=Server(), poll_interval_s=3600) as world:
+        await connected(world)
+        await world.server.write({b"theirs": b"1\n"})
+        world.put("ours", "2\n")
+
+        assert await world.stored() == ""
+
+        await until(lambda: level(world) and len(world.tree()) == 2)
+        assert blob_id(b"2\n") not in searched
