@@ -4,6 +4,7 @@
     spool/<name>                           bytes of large contents, append-only
     cache/<xx>/<oid>                       large blobs as plain files; losing them loses nothing
     damaged/<name>.json, <name>.content    versions that could not be read, set aside (state.damaged)
+    ref-locks/<reference>                  second names of locks of references that the store process holds
     lock.mount, lock.store                 held while the two processes live
     log, log.store                         the logs of the two processes, rotated
     last_unmount.json                      what the last mount left behind
