@@ -38,6 +38,7 @@ from caiafs.vfs.inheritance import inherit
 from caiafs.vfs.inode import EXPLICIT, LOADED, Inode
 from caiafs.vfs.namespace import Namespace
 from caiafs.vfs.publication import Publication
+from caiafs.vfs.retarget import retarget
 from caiafs.vfs.shown import differ_in_mode_only, same, shows
 from caiafs.vfs.table import InodeTable
 
@@ -117,11 +118,7 @@ class Remote:
         self._later_paths = None
         self._table.finish_imports()
         # Before the first await: a directory that is looked into meanwhile shows all of it.
-        for path in sorted(trees):
-            directory = self._directory(path)
-            if directory is not None and not directory.flags & LOADED:
-                directory.oid = trees[path]
-                self._journal.touch(directory)
+        retarget(self._table, self._journal, trees)
         # A document may take the place of a directory, and the other way round.
         removals = (change for change in changes if change.after is None)
         others = (change for change in changes if change.after is not None)
@@ -385,13 +382,3 @@ class Remote:
         self._changed(directory, name, old)
         if old is not None:
             self._namespace.lost_name(old)
-
-    def _directory(self, path: DocPath) -> Inode | None:
-        """Return a directory as far as it is loaded."""
-        directory = self._table.get(ROOT_INODE)
-        for name in path.split(b"/") if path else ():
-            below = self._table.find(directory, name) if directory.flags & LOADED else None
-            if below is None or not below.is_directory:
-                return None
-            directory = below
-        return directory

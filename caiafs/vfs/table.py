@@ -39,6 +39,8 @@ LOAD_MAX = 128
 _GET_MANY = f"SELECT {_INODE_COLUMNS} FROM inode i WHERE i.ino IN ({','.join('?' * LOAD_MAX)})"  # noqa: S608  # ours
 _FEW = 8
 
+_NAMES_AFTER = "SELECT name, ino FROM dentry WHERE parent=? AND name>? ORDER BY name LIMIT ?"
+_NAMES_SLICE = 5000
 _TRIM_AT = 10_000
 """Inodes in memory before `trim` looks for some to let go."""
 
@@ -161,8 +163,19 @@ class InodeTable:
         while directory.is_directory and not directory.flags & LOADED:
             self._import_slice(directory)
             await trio.lowlevel.checkpoint()
-        if directory.is_directory:
-            self.children(directory)
+        if directory.is_directory and directory.children is None:
+            await self._load_names(directory)
+
+    async def _load_names(self, directory: Inode) -> None:
+        names: dict[bytes, InodeNo] = {}
+        rows: list[tuple[bytes, InodeNo]] = [(b"", ROOT_INODE)]
+        while rows:
+            rows = self._journal.db.rows(_NAMES_AFTER, directory.ino, rows[-1][0], _NAMES_SLICE)
+            names.update(rows)
+            await trio.lowlevel.checkpoint()
+            if directory.children is not None:
+                return  # whoever changes a directory has loaded it first
+        directory.children = names
 
     def finish_imports(self) -> None:
         """Do the rest of what `prepare` has begun: before a change from outside, which must find all or nothing."""

@@ -10,7 +10,7 @@ from caiafs.core.errors import Absent, Corrupt
 from caiafs.core.types import DocPath, InodeNo
 from caiafs.state import paths
 from caiafs.upkeep import check_state
-from caiafs.vfs import importing
+from caiafs.vfs import importing, table
 from caiafs.vfs.table import LOAD_MAX
 
 COUNT = 1050
@@ -217,3 +217,42 @@ async def test_what_is_not_a_directory_needs_no_preparing(a_world):
     await world.table.prepare(world.find(b"small/f").ino)
     assert DocPath(b"small/f") == world.table.paths(world.find(b"small/f"))[0]
     assert not world.table.is_ready(InodeNo(10_000))
+
+
+async def test_names_of_a_large_directory_are_read_in_slices_and_none_that_comes_meanwhile_is_lost(
+    a_world, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(table, "_NAMES_SLICE", SLICE)
+    world = a_world(DOCUMENTS)
+    await world.shown()
+    copy = tmp_path / "next"
+    world.kill(copy)
+    later = a_world(root=copy)
+    big = later.find(b"big")
+    turns = 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(later.table.prepare, big.ino)
+        for _ in range(5):
+            turns += not later.table.is_ready(big.ino)
+            await trio.lowlevel.checkpoint()
+        later.unlink(b"big/0000")
+        later.mkdir(b"big/between")
+
+    assert turns == 5
+    expected = {name.removeprefix(b"big/") for name in LARGE} | {b"sub", b"between"}
+    assert set(later.table.children(big)) == expected - {b"0000"}
+
+
+async def test_all_names_of_a_large_directory_are_read(a_world, tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "_NAMES_SLICE", SLICE)
+    world = a_world(DOCUMENTS)
+    await world.shown()
+    copy = tmp_path / "next"
+    world.kill(copy)
+    later = a_world(root=copy)
+    big = later.find(b"big")
+
+    await later.table.prepare(big.ino)
+
+    assert later.table.is_ready(big.ino)
+    assert set(big.children) == {name.removeprefix(b"big/") for name in LARGE} | {b"sub"}

@@ -146,3 +146,18 @@ async def test_documents_of_a_commit_without_a_possible_time_are_shown(a_world, 
 
     assert {b"theirs", b"beside"} <= {text for _, text in (await world.shown()).values()}
     world.check_tables()
+
+
+async def test_directory_is_found_by_its_new_tree_alone_and_looked_up_once(a_world, monkeypatch):
+    below = {b"d/%02d/a/f" % number: b"x" for number in range(30)}
+    world = a_world({b"f": b"old", **below})
+    world.find(b"d/00")  # d is loaded, nothing below it
+    _, trees = world.foreign(dict.fromkeys(below, b"theirs"))
+    looked, find = [], world.table.find
+    monkeypatch.setattr(world.table, "find", lambda *at: looked.append(at) or find(*at))
+
+    await world.remote.apply([], {path: trees[path] for path in trees if path.startswith(b"d/")})
+
+    assert len(looked) <= 1 + len(trees)
+    shown = await world.shown()
+    assert {shown[path][1] for path in below} == {b"theirs"}
