@@ -64,15 +64,15 @@ class _Shown:
         """The process that looked first, 0 as soon as somebody has opened it."""
         self.content = node.render() if isinstance(node, VirtualFile) else b""
         self.size_bytes = node.size_bytes if isinstance(node, DocumentFile) else len(self.content)
-        self.rendered_ns = time.time_ns()
-        self.time_ns = node.time_ns if isinstance(node, DocumentFile) else self.rendered_ns
+        self.rendered_ns = time.monotonic_ns()
+        self.time_ns = node.time_ns if isinstance(node, DocumentFile) else time.time_ns()
         self.lookups = 0
         self.handles = 0
 
     @property
     def age_ns(self) -> int:
         """How long ago this was rendered."""
-        return time.time_ns() - self.rendered_ns
+        return time.monotonic_ns() - self.rendered_ns
 
 
 class _Handle:
@@ -199,19 +199,20 @@ class CaiaDirectory:
         if flags & os.O_ACCMODE != os.O_RDONLY and not is_control:
             raise NotPermitted("a virtual file cannot be changed")
         # Without the page cache EINVAL for a bad command comes from write(2) itself.
+        reader = shown.node.open() if isinstance(shown.node, DocumentFile) else None
         fh = self._attach(ino, shown, uid)
+        self._handles[fh].reader = reader
         shown.pid = 0
-        if isinstance(shown.node, DocumentFile):
-            self._handles[fh].reader = shown.node.open()
         handle = pyfuse3.FileHandleT(fh)
         return pyfuse3.FileInfo(fh=handle, direct_io=is_control, keep_cache=False)
 
     def opendir(self, ino: int) -> int:
         """Open a directory; what it lists does not change while it is open."""
         shown = self._get(ino)
+        node = shown.node
+        children = list(node.children.values()) if isinstance(node, _DIRECTORIES) else []
         handle = self._attach(ino, shown, 0)
-        if isinstance(shown.node, _DIRECTORIES):
-            self._handles[handle].children = list(shown.node.children.values())
+        self._handles[handle].children = children
         return handle
 
     def _attach(self, ino: int, shown: _Shown, uid: int) -> int:

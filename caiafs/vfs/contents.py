@@ -111,12 +111,19 @@ class Contents:
                 return body.read(offset, length)
             except BaseMissing as exc:
                 assert isinstance(body, SpoolBody)
-                body.give_base(await self.base_file(exc.oid))
+                body.give_base(await self._base_to_read(exc.oid))
+
+    async def _base_to_read(self, oid: ObjectId) -> bytes | SpoolFile:
+        try:
+            return await self.base_file(oid)
+        except NotFound as exc:  # as in `_read_blob`
+            raise Absent(f"blob {oid} is missing in git", backend="git", operation="read") from exc
 
     async def base_file(self, oid: ObjectId) -> bytes | SpoolFile:
         """Return a blob that spooled contents are laid over, in memory or as a file.
 
         Raises:
+            NotFound: git does not have it.
             StoreError: no store can give it now.
         """
         size = self._objects.size(oid)

@@ -1,12 +1,14 @@
 """Which rendering of a file in `.caia` a lookup finds: what has happened meanwhile decides, and who looks."""
 
 import os
+import time
 
 import pytest
 
+from caiafs.core.errors import NotFound
 from caiafs.fuse import caia
 from caiafs.fuse.caia import CaiaDirectory
-from caiafs.virtual.nodes import VirtualDirectory, VirtualFile
+from caiafs.virtual.nodes import DocumentFile, Reader, VirtualDirectory, VirtualFile
 
 COPIER, OTHER = 10, 20
 
@@ -75,3 +77,28 @@ def test_what_was_done_through_the_mount_is_seen_at_once(world: World):
     world.changes += 1
 
     assert world.open(COPIER) != seen
+
+
+def test_clock_that_is_set_back_keeps_no_old_rendering(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    seen = world.look(COPIER)
+    world.changes += 1
+    now_ns = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns - 3600 * 10**9)
+
+    assert world.look(OTHER) != seen
+
+
+def test_document_that_is_gone_when_it_is_opened_leaves_no_handle(world: World):
+    def gone() -> Reader:
+        raise NotFound("it was removed")
+
+    entry = world.caia.show(DocumentFile(b"ours", 1, 0, gone))
+
+    with pytest.raises(NotFound):
+        world.caia.open(entry.st_ino, os.O_RDONLY, 0)
+
+    world.caia.forget(entry.st_ino, 1)
+    with pytest.raises(NotFound):
+        world.caia.getattr(entry.st_ino)

@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from caiafs.core.errors import Absent, NotFound
 from caiafs.state.ops import OpKind
 from tests.support.vfs_world import TRUNCATE, WRITE
 
@@ -125,6 +126,21 @@ async def test_read_of_a_base_that_no_store_gives_fails_and_the_next_one_works(a
     world.link.broken = False
 
     assert await world.files.read(handle, 0, 300) == LARGER
+
+
+async def test_read_over_a_base_that_git_lost_is_an_error_and_not_absent(a_world, monkeypatch):
+    world = a_world({b"f": LARGER})
+    handle = world.open(b"f", WRITE)
+    await world.files.write(handle, 0, b"head")
+
+    def lost(_oid):
+        raise NotFound("no such object")
+
+    monkeypatch.setattr(world.repository.reader, "size", lost)
+
+    with pytest.raises(Absent):
+        await world.files.read(handle, 0, 100)
+    world.files.release(handle)
 
 
 async def test_truncation_while_a_read_waits_for_the_base_shows_the_new_content(a_world):
