@@ -12,7 +12,7 @@ import trio
 
 from caiafs.backends.git.backend import GitBackend
 from caiafs.backends.git.log import CommitLog
-from caiafs.backends.git.repository import open_repository
+from caiafs.backends.git.repository import Repository, open_repository
 from caiafs.backends.git.trees import changed_tree_ids
 from caiafs.backends.govc import GovcBackend, GovcSettings
 from caiafs.core import log as logs
@@ -79,13 +79,7 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
     """
     source = LateSource()
     known = start.known_commit if start.known_commit != NO_OBJECT else None
-    repository = open_repository(
-        config.repository,
-        branch=config.branch,
-        create=known is None,  # one that was moved away is not made anew
-        object_dir=_object_dir(config),
-    )
-    repository.refs.mark_locks_in(Path(start.state_dir) / _REF_LOCKS)
+    repository = _open(config, Path(start.state_dir), is_known=known is not None)
     git = GitBackend(repository, source)
     contents = Contents(state, Path(start.state_dir), git.contents, repository.reader)
     source.become(contents)
@@ -132,6 +126,17 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
                 await parts.govc.aclose()
             parts.documents.close()
             await git.aclose()
+
+
+def _open(config: Config, state_dir: Path, *, is_known: bool) -> Repository:
+    repository = open_repository(
+        config.repository,
+        branch=config.branch,
+        create=not is_known,  # one that was moved away is not made anew
+        object_dir=_object_dir(config),
+    )
+    repository.refs.mark_locks_in(state_dir / _REF_LOCKS)
+    return repository
 
 
 def _build(
