@@ -171,6 +171,7 @@ class CatchUp:
                     govc, self._git, cursor, since, writer_id=self._writer_id
                 )
             govc.use()
+            self._refusals.begin(govc.cursor.refused)
             self._refusals.begin_again()
 
     def _due_refusals(self) -> list[DocPath]:

@@ -1,7 +1,7 @@
 """When a document that govc refused is sent again: soon, for it may have been an accident, and then less and less.
 
-Pure; used by `store.catchup`. Times are seconds on any steady clock. What is over a limit of ours is never due: that changes
-with the configuration only.
+Pure; used by `store.catchup`. Times are seconds on any steady clock. What is over a limit of ours is due once
+in a process: that changes with the configuration only.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,6 +28,13 @@ class Refusals:
 
     def __init__(self) -> None:
         self._waits: dict[DocPath, _Wait] = {}
+        self._old: set[DocPath] | None = None
+        """What an earlier process was refused, as far as it was not tried since; None: that is not known yet."""
+
+    def begin(self, refused: Iterable[DocPath]) -> None:
+        """Make due once what an earlier process was refused, whatever for; later calls do nothing."""
+        if self._old is None:
+            self._old = set(refused)
 
     def begin_again(self) -> None:
         """Make all of them due: the server may be another one by now."""
@@ -45,12 +52,15 @@ class Refusals:
         return [
             path
             for path, wait in self._waits.items()
-            if wait.due <= now and not refused[path].reason.startswith(OVER_LIMIT)
+            if path in (self._old or ())
+            or (wait.due <= now and not refused[path].reason.startswith(OVER_LIMIT))
         ]
 
     def tried(self, paths: Iterable[DocPath], now: float) -> None:
         """Note that `paths` were sent again, whatever came of it."""
         for path in paths:
+            if self._old:
+                self._old.discard(path)
             wait = self._waits.get(path)
             if wait is not None:
                 wait.pause_s = min(max(_FACTOR * wait.pause_s, FIRST_S), LONGEST_S)

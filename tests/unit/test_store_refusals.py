@@ -47,4 +47,15 @@ def test_a_new_connection_makes_all_due():
 
 
 def test_what_our_own_limit_keeps_back_is_never_due():
-    assert tries(Refusals(), refused(reason=f"{OVER_LIMIT} (5 bytes)"), 0, 5000) == []
+    refusals = Refusals()
+    refusals.begin([])
+
+    assert tries(refusals, refused(reason=f"{OVER_LIMIT} (5 bytes)"), 0, 5000) == []
+
+
+def test_what_the_limit_of_an_earlier_process_kept_back_is_due_once():
+    refusals = Refusals()
+    refusals.begin([F])
+    refusals.begin([F])
+
+    assert tries(refusals, refused(reason=f"{OVER_LIMIT} (5 bytes)"), 0, 5000) == [0]
