@@ -140,7 +140,9 @@ class _Cutter:
 
     def _remove(self, index: int, op: Op) -> int | None:
         buried = [op.path] if op.path in self._versions else list(self._below(op.path))
-        if any(not self._versions[path].is_new and not self._may_bury(path) for path in buried):
+        # A new document is temporary where it is removed, not where it becomes an editor's backup.
+        kept = [path for path in buried if op.aside or not self._versions[path].is_new]
+        if not all(map(self._may_bury, kept)):
             return index
         for path in buried:
             self._drop(path)

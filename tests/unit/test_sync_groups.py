@@ -16,8 +16,8 @@ def put(path, content="1", *, replaced=None, uid=0, size=1):
     )
 
 
-def remove(path):
-    return _op(OpKind.REMOVE, path, replaced=blob_id(b"old"))
+def remove(path, *, aside=False):
+    return _op(OpKind.REMOVE, path, replaced=blob_id(b"old"), aside=aside)
 
 
 def move(path, target, *, replaced=None):
@@ -28,7 +28,7 @@ def exchange(path, target):
     return _op(OpKind.EXCHANGE, path, target=target)
 
 
-def _op(kind, path, *, target=None, oid=None, replaced=None, uid=0, size=0):
+def _op(kind, path, *, target=None, oid=None, replaced=None, uid=0, size=0, aside=False):
     return Op(
         seq=0,
         kind=kind,
@@ -43,6 +43,7 @@ def _op(kind, path, *, target=None, oid=None, replaced=None, uid=0, size=0):
         uid=uid,
         program="",
         time_ns=0,
+        aside=aside,
     )
 
 
@@ -105,6 +106,10 @@ def test_vims_backup_by_rename_is_one_step():
 
 def test_new_file_that_goes_again_does_not_cut():
     assert cut(put("a"), put("tmp"), remove("tmp"), put("b")) == [4]
+
+
+def test_first_version_is_not_buried_by_its_rename_to_an_editors_backup():
+    assert cut(put("f", "1"), remove("f", aside=True), put("f", "2")) == [1, 2]
 
 
 def test_saved_version_is_not_buried_by_its_removal():
