@@ -15,6 +15,7 @@ from caiafs.state.extents import Extents
 from caiafs.state.journal import Journal
 from caiafs.state.spool import Spool
 from caiafs.vfs.body import SpoolBody
+from caiafs.vfs.inode import LOCAL
 from caiafs.vfs.table import InodeTable
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class Settlement:
         spooled = 0
         for row in rows:
             journal.op_settled(row.seq, row.ino, row.content)
-            if row.content is None:
+            if row.content is None or self._is_only_here(row):
                 continue
             inode = self._table.peek(InodeNo(row.ino))
             if inode is not None and inode.content == row.content and not inode.row_open:
@@ -118,6 +119,15 @@ class Settlement:
         journal.put_meta("settled_seq", rows[-1].seq)
         self._commit()
         return spooled
+
+    def _is_only_here(self, row: "_Row") -> bool:
+        """Whether a file that is not published needs an op's content: where it left its path soon, no commit has it."""
+        inode = self._table.peek(InodeNo(row.ino))
+        if inode is not None:
+            is_private = not inode.nlink or bool(inode.flags & LOCAL)
+            return is_private and inode.content == row.content
+        sql = "SELECT 1 FROM inode WHERE ino=? AND content=? AND flags & ?"
+        return bool(self._journal.db.rows(sql, row.ino, row.content, LOCAL))
 
     def _commit(self) -> None:
         self._journal.commit()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from caiafs.core.types import blob_id
 from tests.conftest import MountFactory
 from tests.support.mount import Mount, git
 from tests.tools.shell import shell
@@ -111,3 +112,35 @@ def test_document_that_git_has_under_a_local_name_stays_tracked(tracked: Mount, 
     assert published(tracked) == found
     for name, text in found.items():
         assert (tracked / name).read_text() == text
+
+
+@pytest.mark.parametrize("size", [20, 5_000, 3_000_000])
+def test_save_that_goes_to_a_local_name_before_it_is_published_keeps_its_content(
+    caia: Mount, size: int
+):
+    content = os.urandom(size)
+    (caia / "first").write_text("something to publish\n")
+    (caia / "doc").write_bytes(content)
+    (caia / "doc").rename(caia / "doc~")
+    caia.sync()
+
+    caia.remount()
+
+    assert (caia / "doc~").read_bytes() == content
+    (caia / "doc~").rename(caia / "doc")
+    caia.sync()
+    assert caia.git("rev-parse", "HEAD:doc").strip() == blob_id(content)
+
+
+def test_save_that_is_removed_before_it_is_published_stays_readable_through_its_handle(
+    mount_caia: MountFactory,
+):
+    caia = mount_caia(env={"CAIAFS_CACHE_BYTES": "0"})
+    content = os.urandom(5_000)
+    (caia / "doc").write_bytes(content)
+    with (caia / "doc").open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        (caia / "doc").unlink()
+        caia.sync()
+
+        assert file.read() == content
