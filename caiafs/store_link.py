@@ -134,10 +134,9 @@ class StoreLink:
 
     # --- what the store process tells
 
-    async def on_ready(self, message: Ready) -> None:
-        """Forget what is settled, and say what is due."""
+    async def on_ready(self, _message: Ready) -> None:
+        """Say what is due."""
         self._incoming = Gathered()
-        await self._settle(message.settled_seq)
         self.process.notify(Due(self._transactions.due_seq))
 
     async def on_current(self, _message: Current) -> None:
@@ -203,10 +202,8 @@ class StoreLink:
                 except StateError as exc:  # damage: the next mount is told of them again
                     log.error("changes of others are left out: %s", exc)  # noqa: TRY400  # no bug
                 self._arrived.popleft()
-                if message.last_seq <= self.settled_seq:
-                    self._note_commit(
-                        message.commit
-                    )  # else `Settled` follows; a restart needs both
+                if message.last_seq <= self.settled_seq:  # else `Settled` follows
+                    self._note_commit(message.commit)
 
     async def _take(self, message: Changes, changes: Gathered) -> None:
         if message.commit_time_ns:
@@ -224,9 +221,8 @@ class StoreLink:
         """
         is_behind = self.mount.remote.is_waiting or self._arrived or self.mount.db.damage
         if commit != NO_OBJECT and not is_behind:
-            journal = self.mount.journal
-            journal.put_meta("known_commit", commit)
-            journal.commit_within(BACKGROUND_DELAY_S)
+            self.mount.journal.put_meta("known_commit", commit)
+            self.mount.journal.commit_within(BACKGROUND_DELAY_S)
 
     async def on_report(self, message: Report) -> None:
         """Keep the newest statistics; most are replaced before anybody looks."""

@@ -137,15 +137,15 @@ class Stop:
 class Ready:
     """The repository is open; nothing was published yet.
 
+    What the mount does not know of the branch follows as `Changes`, what it does not know to be settled as `Settled`.
+
     Attributes:
         commit: head of the branch; None where the branch has no commit.
         tree: its tree; EMPTY_TREE without a commit.
-        settled_seq: newest op that the branch holds; the mount may drop ops up to it.
     """
 
     commit: ObjectId | None
     tree: ObjectId
-    settled_seq: int
 
 
 @dataclass(frozen=True, slots=True)

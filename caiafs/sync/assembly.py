@@ -18,10 +18,9 @@ from caiafs.backends.govc import GovcBackend, GovcSettings
 from caiafs.core import log as logs
 from caiafs.core.config import Config
 from caiafs.core.errors import CaiaError
-from caiafs.core.types import NO_OBJECT, DocPath, ObjectId
+from caiafs.core.types import EMPTY_TREE, NO_OBJECT, DocPath, ObjectId
 from caiafs.link.channel import Channel
-from caiafs.link.messages import Current, Ready, Start
-from caiafs.state.ops import Op
+from caiafs.link.messages import Current, Ready, Settled, Start
 from caiafs.state.reader import StateReader
 from caiafs.store.catchup import CatchUp
 from caiafs.store.comparison import Comparison
@@ -97,14 +96,11 @@ async def run_parts(channel: Channel, start: Start, config: Config, state: State
     pushes = Pushes(git, published, contents, channel.send, identities)
     parts = _build(channel, start, config, state, (git, contents, published, pushes))
     try:
-        before = known_tree(history, known)
-        # Read before Ready, after which the mount forgets them.
-        settled_ops = read_settled(state, start.settled_seq, settled)
-        await channel.send(Ready(published.commit, published.tree, settled))
-        if before is not None and before != published.tree:
-            await _tell_news(parts, before, settled_ops)
-        elif before is None and known is not None:
-            await _rebase(parts, state, known)
+        await channel.send(Ready(published.commit, published.tree))
+        await _tell_unheard(parts, state, start.settled_seq, known)
+        if settled > start.settled_seq:
+            # Last, with the commit that holds them: else the next start would take what they did for news.
+            await channel.send(Settled(settled, published.commit or NO_OBJECT, published.tree))
         async with published.lock:
             await pushes.take()
             await parts.history.learn()
@@ -301,13 +297,21 @@ def _read_token(config: Config) -> str:
         return config.govc_auth_token
 
 
-async def _tell_news(parts: Parts, before: ObjectId, settled_ops: list[Op]) -> None:
+async def _tell_unheard(
+    parts: Parts, state: StateReader, heard_seq: int, known: ObjectId | None
+) -> None:
     """Tell the mount what came into the branch while it was not there to hear."""
     published, reader = parts.published, parts.repository.reader
-    changes = await parts.git.diff(before, published.tree)
-    news = find_news(reader, before, changes, settled_ops)
-    trees = changed_tree_ids(reader, before, published.tree)
-    await parts.pushes.tell(news, trees, published.commit)
+    # Of a branch without a commit the mount has taken in all there was: nothing.
+    before = EMPTY_TREE if known is None else known_tree(parts.git.log_of, known)
+    if before is None and known is not None:
+        await _rebase(parts, state, known)
+    elif before is not None and before != published.tree:
+        settled_ops = read_settled(state, heard_seq, published.settled_seq)
+        changes = await parts.git.diff(before, published.tree)
+        news = find_news(reader, before, changes, settled_ops)
+        trees = changed_tree_ids(reader, before, published.tree)
+        await parts.pushes.tell(news, trees, published.commit)
 
 
 async def _rebase(parts: Parts, state: StateReader, known: ObjectId) -> None:

@@ -328,9 +328,12 @@ class Remote:
             self._journal.touch(directory)
 
     def _moved_away(self, path: DocPath) -> bool:
-        """Whether we took a directory away that the stores still have: what was in it is not new."""
+        """Whether we took a directory, or one above it, away that the stores still have: what was in it is not new."""
         self._journal.commit()
-        return bool(self._journal.db.rows("SELECT 1 FROM op WHERE path=? LIMIT 1", path))
+        names = path.split(b"/")
+        above = (b"/".join(names[:depth]) for depth in range(1, len(names) + 1))
+        sql = "SELECT 1 FROM op WHERE path=? LIMIT 1"
+        return any(self._journal.db.rows(sql, known) for known in above)
 
     def _make_directory(self, parent: Inode, name: bytes, tree: ObjectId | None) -> Inode:
         """Make a directory that somebody else made; its documents follow, or are in `tree`."""

@@ -130,6 +130,23 @@ def test_foreign_commit_is_seen_at_the_next_mount(mount_caia: MountFactory, work
     )
 
 
+def test_first_commit_of_a_branch_that_was_mounted_empty_is_seen_at_the_next_mount(
+    mount_caia: MountFactory, tmp_path: Path
+):
+    caia = mount_caia()
+    caia.unmount()
+    work = tmp_path / "work"
+    git("init", "-q", "-b", "main", work, cwd=tmp_path)
+    (work / "first").write_text("theirs\n")
+    git("add", "first", cwd=work)
+    git("commit", "-qm", "The first", cwd=work)
+    git("push", "-q", caia.repo, "main", cwd=work)
+
+    caia.start()
+
+    assert (caia / "first").read_text() == "theirs\n"
+
+
 def test_shallow_clone_is_published_like_any_other(
     mount_caia: MountFactory, work: Path, tmp_path: Path
 ):

@@ -32,7 +32,7 @@ async def load(channel, message, again):
 async def main(again):
     channel = Channel(trio.SocketStream(trio.socket.socket(fileno=int(option("--fd")))))
     assert isinstance(await channel.receive(), Start)
-    await channel.send(Ready(commit=None, tree=EMPTY_TREE, settled_seq=0))
+    await channel.send(Ready(commit=None, tree=EMPTY_TREE))
     while (message := await channel.receive()) is not None:
         if isinstance(message, Due):
             await channel.send(Report(report=f"due {message.last_seq}"))

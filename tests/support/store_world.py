@@ -46,6 +46,8 @@ class World:
         self.shown: dict[bytes, Entry] = {}
         self.settled_seq = self._meta("settled_seq") or 0
         self.known_commit = self._meta("known_commit")
+        if is_new and self.repo.exists() and self.head() is not None:
+            self.known_commit, self.shown = ObjectId(self.head()), self.tree()
         # As in the mount: never used twice.
         newest = self.db.execute("SELECT max(seq) FROM op").fetchone()[0]
         self.last_seq = max(newest or 0, self.settled_seq)
@@ -158,11 +160,6 @@ class World:
         self.grew = trio.Event()
 
     async def on_ready(self, message):
-        self._settle(message.settled_seq)
-        if self.known_commit is None and message.commit is not None:
-            self.known_commit = message.commit
-            if not self.shown:
-                self.shown = self.tree(message.commit)
         self._grow(message)
 
     async def on_current(self, message):

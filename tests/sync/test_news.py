@@ -1,16 +1,18 @@
 """The mount is told what it cannot know: what it did before it heard of others, and what they did before they heard of it."""
 
 import functools
+from contextlib import closing
 
 import pytest
 import trio
 
 from caiafs.core.types import blob_id
+from caiafs.link.messages import Changes
 from caiafs.store.trailers import named_conflicts
 from caiafs.sync import assembly
 from caiafs.sync.published import Published
 from tests.support.store_world import WAIT_S
-from tests.support.sync_world import Server, a_sync_world
+from tests.support.sync_world import Server, SyncWorld, a_sync_world
 
 a_deaf_world = functools.partial(a_sync_world, poll_interval_s=3600)
 """A world that hears of pushes only when it publishes."""
@@ -201,3 +203,46 @@ async def test_conflict_that_catching_up_found_is_named_in_govc_too(tmp_path):
             (b"f", blob_id(b"ours\n"), blob_id(b"theirs\n"))
         ]
         assert found[0].base == blob_id(b"base\n")
+
+
+@pytest.mark.parametrize(
+    "step", ["after Ready", "before Settled", "after Settled", "before Current"]
+)
+async def test_what_was_published_before_one_death_is_no_news_after_a_second(tmp_path, step):
+    with closing(SyncWorld(tmp_path)) as world:
+
+        def die():
+            world.die_at = world.steps
+
+        async with world.running():
+            world.put("d/f", "1\n")
+            await world.stored()
+            world.put("d/g", "2\n")
+            world.at["before Settled"] = die
+            world.due()
+            await world.until_dead()
+        world.at[step] = die
+        async with world.running():
+            await world.until_dead()
+        world.at.clear()
+        world.events.clear()
+
+        async with world.running():
+            await world.wait_for(lambda: world.settled_seq == world.last_seq, "all is settled")
+
+        assert not [event for event in world.events if isinstance(event, Changes)]
+        assert world.known_commit == world.head()
+        world.check()
+
+
+async def test_branch_that_had_no_commit_when_it_was_mounted_first_shows_what_was_pushed_since(
+    tmp_path,
+):
+    with closing(SyncWorld(tmp_path)) as world:
+        async with world.running():
+            assert world.shown == {}
+        world.push({"f": "theirs\n"})
+
+        async with world.running():
+            await world.wait_for(lambda: b"f" in world.shown, "the push")
+            await level(world)

@@ -32,7 +32,7 @@ def a_pair():
     [
         Due(last_seq=7, urgent=True),
         Start(config="{}", state_dir="/x", settled_seq=0, known_commit=None, writer_id="00000001"),
-        Ready(commit=BLOB, tree=BLOB, settled_seq=3),
+        Ready(commit=BLOB, tree=BLOB),
         SyncDone(request_id=1, left={"git": 0, "govc": 2}, reasons=("govc is away",)),
         Changes(
             commit=BLOB,

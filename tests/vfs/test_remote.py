@@ -273,6 +273,19 @@ async def test_link_that_takes_the_place_of_a_file_with_the_same_bytes_is_a_link
     assert world.find(b"f").is_symlink
 
 
+async def test_new_document_deep_in_a_directory_that_we_moved_does_not_bring_the_others_back(
+    a_world,
+):
+    world = a_world(DOCUMENTS)
+    world.rename(b"d", b"e")
+
+    await world.remote.apply(*world.foreign({b"d/s/new": b"theirs"}))
+
+    shown = await world.shown()
+    assert shown[b"d/s/new"][1] == b"theirs"
+    assert b"d/s/c" not in shown
+
+
 async def test_document_where_an_empty_directory_is_goes_beside_it(a_world):
     world = a_world(DOCUMENTS)
     world.mkdir(b"new")
