@@ -307,9 +307,8 @@ async def _tell_unheard(
     if before is None and known is not None:
         await _rebase(parts, state, known)
     elif before is not None and before != published.tree:
-        settled_ops = read_settled(state, heard_seq, published.settled_seq)
-        changes = await parts.git.diff(before, published.tree)
-        news = find_news(reader, before, changes, settled_ops)
+        ops = read_settled(state, heard_seq, published.settled_seq)
+        news = find_news(reader, before, await parts.git.diff(before, published.tree), ops)
         trees = changed_tree_ids(reader, before, published.tree)
         await parts.pushes.tell(news, trees, published.commit)
 
