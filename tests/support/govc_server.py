@@ -3,10 +3,12 @@
 Use the fixture factory `govc_servers` (imported by a conftest): `server = govc_servers(storage="disk", architecture="old")`.
 """
 
+import contextlib
 import importlib.machinery
 import importlib.util
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -49,10 +51,18 @@ def find_server() -> str:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of 127.0.0.1 that nobody listens on now.
+
+    It is none of those that outgoing connections get: one of them would keep a server that is away from coming back, and
+    whoever asks for a server that is away is connected to itself when its own port happens to be the server's.
+    """
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ports = range(10_000, low) if low > 11_000 else range(high + 1, 65_536)
+    while True:
+        port = secrets.choice(ports)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class GovcServer:

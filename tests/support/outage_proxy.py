@@ -14,6 +14,9 @@ import re
 import socket
 import struct
 import threading
+import time
+
+from tests.support.govc_server import free_port
 
 WORDS = {"pass", "hang", "down", "reset", "headers", "slow"}
 RETRY_AFTER_S = 2
@@ -29,10 +32,10 @@ class OutageProxy:
         self._word = "pass"
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", free_port()))
         self.port = self._listener.getsockname()[1]
-        self.requests = 0
-        """How many requests have come since the last `be`."""
+        self.times: list[float] = []
+        """When each request came since the last `be`, by time.monotonic."""
         self._stopped = threading.Event()
         self._changed = threading.Event()
         self._listen()
@@ -41,11 +44,16 @@ class OutageProxy:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def requests(self) -> int:
+        """Return how many requests have come since the last `be`."""
+        return len(self.times)
+
     def be(self, word: str) -> None:
         """Treat what comes from now on by `word`; connections that are open end."""
         assert word in WORDS or word.isdigit(), word
         before, self._word = self._word, word
-        self.requests = 0
+        self.times = []
         self._changed.set()
         self._changed = threading.Event()
         with self._lock:
@@ -83,7 +91,7 @@ class OutageProxy:
         try:
             with contextlib.suppress(OSError):
                 while request := _receive(client):
-                    self.requests += 1
+                    self.times.append(time.monotonic())
                     if not self._answer(client, request, changed):
                         return
         finally:
