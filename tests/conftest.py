@@ -11,6 +11,7 @@ import pytest
 from tests.support.govc_server import GovcServer, GovcServers, govc_servers
 from tests.support.mount import Mount
 from tests.support.requirements import require_fuse
+from tests.support.small_disk import a_small_disk
 
 pytest.register_assert_rewrite(
     "tests.model.oracle", "tests.mount.agreement", "tests.support.writer"
@@ -102,6 +103,12 @@ def caia(mount_caia: MountFactory) -> Mount:
     return mount_caia()
 
 
+@pytest.fixture
+def patient_caia(mount_caia: MountFactory) -> Mount:
+    """Return a mounted CAIA that takes steps up to 5 s apart for one save: so far apart may sed's be on a busy machine."""
+    return mount_caia(options=["commit_settle=5s"])
+
+
 @pytest.fixture(scope="module")
 def shared_caia(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
     """Return a mounted CAIA for all tests of a module that leave it as they found it."""
@@ -120,6 +127,13 @@ def room(shared_caia: Mount, request: pytest.FixtureRequest) -> Path:
     path = shared_caia.path / f"room-{abs(hash(request.node.nodeid)):x}"
     path.mkdir()
     return path
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a file system of 24 MiB."""
+    with a_small_disk(tmp_path / "disk") as path:
+        yield path
 
 
 @pytest.fixture

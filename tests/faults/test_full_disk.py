@@ -3,27 +3,19 @@
 import errno
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import MountFactory
 from tests.support.mount import Mount
-from tests.support.small_disk import a_small_disk, fill
+from tests.support.small_disk import FULL, fill
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
 
-EXPECTED = "disk of the state directory|cannot grow|checkpoint of|wait in memory|forgotten later|wait for the state"
 ROUNDS = 400
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Return a file system of 24 MiB."""
-    with a_small_disk(tmp_path / "disk") as path:
-        yield path
 
 
 def is_refused(call: Callable[[], object]) -> bool:
@@ -97,7 +89,7 @@ def test_change_that_is_refused_on_a_full_disk_was_not_done(
     small_disk: Path, mount_caia: MountFactory, end: str
 ):
     caia = mount_caia(options=[f"state_dir={small_disk}/state", "reserve_bytes=0"])
-    caia.expect_log(EXPECTED)
+    caia.expect_log(FULL)
     hand = Hand(caia)
     hand.work(1)
     filler = fill(small_disk, leave=0)
@@ -126,7 +118,7 @@ def test_store_process_outlives_a_full_disk_and_what_is_published_is_forgotten_l
     small_disk: Path, mount_caia: MountFactory
 ):
     caia = mount_caia(options=[f"state_dir={small_disk}/state", "reserve_bytes=0"])
-    caia.expect_log(EXPECTED)
+    caia.expect_log(FULL)
     store = caia.store_pid
     os.kill(store, signal.SIGSTOP)
     contents = {f"doc-{number}": os.urandom(60_000) for number in range(20)}
@@ -156,7 +148,7 @@ def test_push_that_arrives_on_a_full_disk_is_seen_when_there_is_room(
     small_disk: Path, mount_caia: MountFactory, tmp_path: Path
 ):
     caia = mount_caia(options=[f"state_dir={small_disk}/state", "reserve_bytes=0"])
-    caia.expect_log(EXPECTED + "|changes of others wait")
+    caia.expect_log(FULL + "|changes of others wait")
     (caia / "doc").write_text("ours")
     caia.sync()
     clone = caia.clone(tmp_path / "clone")

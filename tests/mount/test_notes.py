@@ -19,6 +19,11 @@ SOURCE = "user.caia.source"
 
 
 @pytest.fixture
+def caia(patient_caia: Mount) -> Mount:
+    return patient_caia
+
+
+@pytest.fixture
 def doc(caia: Mount) -> Path:
     """Return a published document."""
     (caia / "doc").write_text("one")

@@ -182,7 +182,7 @@ def test_what_users_say_is_no_trailer(caia: Mount):
     "With commit=fsync a document is published by fsync(2), or commit_max_age after it was saved.",
 )
 def test_fsync_publishes_and_so_does_age(mount_caia: MountFactory):
-    caia = mount_caia(options=["commit=fsync", "commit_max_age=4s"])
+    caia = mount_caia(options=["commit=fsync", "commit_max_age=8s"])
     (caia / "aging").write_text("saved")
     with (caia / "synced").open("w") as handle:
         handle.write("saved")

@@ -22,7 +22,7 @@ from tests.support.govc_server import GovcServer
 from tests.support.mount import Mount, mounted_paths, run_caiafs
 from tests.support.promises import promise
 from tests.support.requirements import require_root
-from tests.support.small_disk import a_small_disk, fill
+from tests.support.small_disk import FULL, a_small_disk, fill
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
@@ -85,7 +85,7 @@ def test_damaged_version_costs_that_version_only(mount_caia: MountFactory, kind:
     content, spoil = DAMAGES[kind]
     caia = mount_caia()
     caia.expect_log(
-        "damaged|publishing waits|cannot be read|is gone|ends at|lost the store|store process"
+        "damaged|publishing waits|cannot be read|cannot hold|is gone|ends at|lost the store|store process"
     )
     (caia / "doc").write_bytes(b"first version")
     caia.sync()
@@ -142,7 +142,7 @@ def test_change_refused_for_want_of_space_was_not_done(mount_caia: MountFactory,
     with a_small_disk(tmp_path / "disk") as disk:
         caia = mount_caia(options=[f"state_dir={disk}/state", "reserve_bytes=0"])
         try:
-            caia.expect_log("disk of the state directory|cannot grow|checkpoint of|wait in memory")
+            caia.expect_log(FULL)
             (caia / "doc").write_text("kept")
             filler = fill(disk, leave=0)
             values = [os.urandom(60_000) for _ in range(200)]
@@ -214,15 +214,17 @@ def test_closing_takes_longer_where_too_many_bytes_wait_and_health_says_so(
     began = time.perf_counter()
     (caia / "second").write_text("text")
     took_s = time.perf_counter() - began
-    began = time.perf_counter()
-    assert (caia / "second").read_text() == "text"
-    os.listdir(caia.path)
-    looked_s = time.perf_counter() - began
+    looked_s = []
+    for _ in range(5):
+        began = time.perf_counter()
+        assert (caia / "second").read_text() == "text"
+        os.listdir(caia.path)
+        looked_s.append(time.perf_counter() - began)
 
     health = caia.health()
 
-    assert 0.9 < took_s < 10
-    assert looked_s < took_s / 3
+    assert 0.9 < took_s < 30
+    assert min(looked_s) < took_s / 3
     assert any(
         "closing a written file takes 1.0 s longer" in reason for reason in health["reasons"]
     )

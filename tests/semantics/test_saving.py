@@ -229,7 +229,8 @@ def test_unmount_publishes_and_the_next_mount_does_the_rest(
     ],
     ids=["sed", "vim", "rsync", "mv"],
 )
-def test_save_by_rename_is_one_commit_of_one_document(caia: Mount, save: str):
+def test_save_by_rename_is_one_commit_of_one_document(patient_caia: Mount, save: str):
+    caia = patient_caia
     (caia / "doc").write_text("one")
     caia.sync()
 

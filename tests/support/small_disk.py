@@ -1,5 +1,6 @@
 """A file system of a few MiB that a test can fill."""
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +10,12 @@ from pathlib import Path
 from tests.support.mount import mounted_paths
 from tests.support.requirements import require, require_root
 from tests.support.waiting import wait_until
+
+FULL = (
+    "disk of the state directory|nearly full|is full|No space left|cannot grow|checkpoint of|wait in memory"
+    "|wait for the state|forgotten later|not written down|documents left"
+)
+"""What a mount may log whose disk is full; which of its parts meets that first is chance."""
 
 
 @contextmanager
@@ -39,6 +46,13 @@ def fill(disk: Path, *, leave: int) -> Path:
     """Fill a file system but for `leave` bytes; return the file that does."""
     filler = disk / "filler"
     free = os.statvfs(disk)
-    with filler.open("wb") as handle:
-        handle.write(bytes(max(0, free.f_bavail * free.f_frsize - leave)))
+    missing = free.f_bavail * free.f_frsize - leave
+    with filler.open("wb", buffering=0) as handle:
+        while missing > 0:
+            try:
+                missing -= handle.write(bytes(missing))
+            except OSError as exc:
+                if exc.errno != errno.ENOSPC:
+                    raise
+                break  # the mount took some of it meanwhile
     return filler
