@@ -55,7 +55,7 @@ class ContractPeek(Peek):
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=10) as reply:
+        with urllib.request.urlopen(request, timeout=30) as reply:
             return json.load(reply)["hash"]
 
 

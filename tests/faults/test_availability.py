@@ -114,7 +114,7 @@ def test_breaker_opens_after_the_failures_configured_and_closes_by_itself(
     mount_caia: MountFactory, proxy: OutageProxy, outage: str
 ):
     reset_s = 3.0
-    options = ["breaker_failures=3", f"breaker_reset={reset_s:g}s", "operation_timeout=500ms"]
+    options = ["breaker_failures=3", f"breaker_reset={reset_s:g}s", "operation_timeout=1s"]
     caia = mount_caia(env={"GOVC_SERVICE_URL": proxy.url}, options=[*options, "retry_max=1"])
     caia.expect_log("govc")
     (caia / "before").write_text("before\n")
@@ -123,7 +123,7 @@ def test_breaker_opens_after_the_failures_configured_and_closes_by_itself(
     def breaker() -> str:
         return str(caia.stats()["storage_stats"]["govc"]["breaker"])
 
-    assert breaker() == "closed"
+    wait_until(lambda: breaker() == "closed", "the breaker is closed")
     proxy.be(outage)
     (caia / "during").write_text("during\n")
     wait_until(lambda: breaker() == "open", "the breaker opens")

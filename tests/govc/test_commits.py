@@ -22,7 +22,7 @@ def post(server, target, fields):
         data=json.dumps(fields).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=10) as reply:
+    with urllib.request.urlopen(request, timeout=30) as reply:
         return json.load(reply)
 
 

@@ -4,6 +4,7 @@ What a proxy can do is done to any server; what needs the server's process is do
 """
 
 import os
+import statistics
 import time
 from pathlib import Path
 
@@ -22,11 +23,24 @@ OUTAGES = ("down", "reset", "hang", "headers", "500", "502", "503", "504", "429"
 QUICK = {"CAIAFS_OPERATION_TIMEOUT": "1s", "CAIAFS_BREAKER_RESET": "1s", "CAIAFS_RETRY_MAX": "1"}
 
 
+def begin(caia: Mount, *, expect: str = "govc") -> None:
+    """Have the service hold a first document; from now on the log may say what an outage has it say."""
+    caia.expect_log(expect)
+    (caia / "before").write_text("before\n")
+    caia.sync()
+
+
+def check_healed(caia: Mount, service: Service, scratch: Path) -> None:
+    """Check that all is well again by itself, and everything everywhere."""
+    caia.wait_health("ok")
+    service.check_agreement(caia, scratch)
+
+
 @pytest.fixture
 def behind(mount_caia: MountFactory, service: Service, proxy: OutageProxy) -> Mount:
-    """Return a mount that reaches the service through the proxy."""
+    """Return a mount that reaches the service through the proxy, in step with it."""
     caia = mount_caia(env={**service.environment(proxy.url), **QUICK})
-    caia.expect_log("govc")
+    begin(caia)
     return caia
 
 
@@ -56,32 +70,29 @@ def health_names_govc(caia: Mount) -> None:
 def test_outage_costs_nothing_is_told_and_heals(
     behind: Mount, service: Service, proxy: OutageProxy, tmp_path: Path, outage: str
 ):
-    (behind / "before").write_text("before\n")
-    behind.sync()
-
     proxy.be(outage)
     use(behind, outage)
     health_names_govc(behind)
     wait_until(lambda: f"{outage}-moved" in documents_in_git(behind), "git has what was saved")
 
     proxy.be("pass")
-    behind.wait_health("ok", timeout_s=60)
-    service.check_agreement(behind, tmp_path)
+    check_healed(behind, service, tmp_path)
 
 
 def test_slow_service_delays_no_save(
     behind: Mount, service: Service, proxy: OutageProxy, tmp_path: Path
 ):
-    (behind / "before").write_text("before\n")
-    behind.sync()
-    proxy.slow_s = 0.5
+    proxy.slow_s = 0.9  # within QUICK's time-out
 
     proxy.be("slow")
-    began = time.monotonic()
     use(behind, "slow")
-    took_s = time.monotonic() - began
+    took_s = []
+    for number in range(9):
+        began = time.monotonic()
+        (behind / f"slow-{number}").write_text("slow\n")
+        took_s.append(time.monotonic() - began)
 
-    assert took_s < proxy.slow_s * 4, "five saves would have waited longer for one answer each"
+    assert statistics.median(took_s) < proxy.slow_s / 2, "no save waits for an answer"
     proxy.be("pass")
     service.check_agreement(behind, tmp_path)
 
@@ -100,8 +111,7 @@ def test_service_that_is_down_at_the_start_is_used_once_it_is_there(
 
     proxy.be("pass")
 
-    caia.wait_health("ok", timeout_s=60)
-    service.check_agreement(caia, tmp_path)
+    check_healed(caia, service, tmp_path)
     assert caia.stats()["storage_stats"]["config"]["primary_backend"] == primary
 
 
@@ -109,17 +119,14 @@ def test_with_git_as_primary_an_outage_delays_nothing_either(
     mount_caia: MountFactory, service: Service, proxy: OutageProxy, tmp_path: Path
 ):
     caia = mount_caia(env={**service.environment(proxy.url), **QUICK, "PRIMARY_BACKEND": "git"})
-    caia.expect_log("govc")
-    (caia / "before").write_text("before\n")
-    caia.sync()
+    begin(caia)
 
     proxy.be("hang")
     use(caia, "hang")
     wait_until(lambda: "hang-moved" in documents_in_git(caia), "git has what was saved")
     proxy.be("pass")
 
-    caia.wait_health("ok", timeout_s=60)
-    service.check_agreement(caia, tmp_path)
+    check_healed(caia, service, tmp_path)
 
 
 def test_without_fallback_changes_wait_for_the_primary_and_closes_succeed(
@@ -128,9 +135,7 @@ def test_without_fallback_changes_wait_for_the_primary_and_closes_succeed(
     caia = mount_caia(
         env={**service.environment(proxy.url), **QUICK, "CAIAFS_ENABLE_FALLBACK": "false"}
     )
-    caia.expect_log("govc|waits|fallback")
-    (caia / "before").write_text("before\n")
-    caia.sync()
+    begin(caia, expect="govc|waits|fallback")
 
     proxy.be("down")
     use(caia, "down")
@@ -145,17 +150,14 @@ def test_without_fallback_changes_wait_for_the_primary_and_closes_succeed(
 def test_service_that_says_when_to_come_back_is_left_alone_until_then(
     behind: Mount, service: Service, proxy: OutageProxy, tmp_path: Path
 ):
-    (behind / "before").write_text("before\n")
-    behind.sync()
-
     proxy.be("429")
     (behind / "during").write_text("during\n")
-    wait_until(lambda: proxy.requests, "it is asked, and answers 429")
+    first = wait_until(lambda: proxy.times, "it is asked, and answers 429")[0]
     behind.wait_health("degraded")
-    asked = proxy.requests
-    time.sleep(RETRY_AFTER_S / 2)
+    wait_until(lambda: time.monotonic() > first + RETRY_AFTER_S, "the time it said is over")
 
-    assert proxy.requests - asked <= 2, "those that were under way"
+    asked = [when - first for when in proxy.times if when < first + RETRY_AFTER_S]
+    assert len(asked) <= 3, "the first, and those that were under way"
     proxy.be("pass")
     service.check_agreement(behind, tmp_path)
 
@@ -163,8 +165,6 @@ def test_service_that_says_when_to_come_back_is_left_alone_until_then(
 def test_unmount_during_an_outage_ends_in_time_and_the_next_mount_goes_on(
     behind: Mount, service: Service, proxy: OutageProxy, tmp_path: Path
 ):
-    (behind / "before").write_text("before\n")
-    behind.sync()
     behind.unmount()
     behind.options = ("unmount_grace=2s",)
     behind.start()
@@ -185,28 +185,23 @@ def test_unmount_during_an_outage_ends_in_time_and_the_next_mount_goes_on(
 
 
 def test_service_that_dies_and_comes_back_empty_is_filled_again(
-    caia: Mount, service: Service, own_server: GovcServer, tmp_path: Path
+    own_server: GovcServer, caia: Mount, service: Service, tmp_path: Path
 ):
-    caia.expect_log("govc")
-    (caia / "before").write_text("before\n")
-    caia.sync()
+    begin(caia)
 
     own_server.stop()
     use(caia, "dead")
     health_names_govc(caia)
     own_server.start()
 
-    caia.wait_health("ok", timeout_s=60)
-    service.check_agreement(caia, tmp_path)
+    check_healed(caia, service, tmp_path)
     assert (caia / "before").read_text() == "before\n"
 
 
 def test_process_that_hangs_is_no_hang_of_the_mount(
-    caia: Mount, service: Service, own_server: GovcServer, tmp_path: Path
+    own_server: GovcServer, caia: Mount, service: Service, tmp_path: Path
 ):
-    caia.expect_log("govc")
-    (caia / "before").write_text("before\n")
-    caia.sync()
+    begin(caia)
 
     own_server.pause()
     try:
@@ -219,11 +214,9 @@ def test_process_that_hangs_is_no_hang_of_the_mount(
 
 
 def test_service_that_comes_back_older_gets_what_it_lacks_and_removes_nothing(
-    caia: Mount, service: Service, own_server: GovcServer, tmp_path: Path
+    own_server: GovcServer, caia: Mount, service: Service, tmp_path: Path
 ):
-    caia.expect_log("govc|conflict")
-    (caia / "before").write_text("before\n")
-    caia.sync()
+    begin(caia, expect="govc|conflict")
     (caia / "later").write_text("later\n")
     caia.sync()
 
@@ -234,24 +227,20 @@ def test_service_that_comes_back_older_gets_what_it_lacks_and_removes_nothing(
     service.write("before", "before\n")
     use(caia, "older")
 
-    caia.wait_health("ok", timeout_s=60)
-    service.check_agreement(caia, tmp_path)
+    check_healed(caia, service, tmp_path)
     assert (caia / "later").read_text() == "later\n"
 
 
 def test_another_server_in_its_place_is_filled_from_git(
-    caia: Mount, service: Service, own_server: GovcServer, tmp_path: Path
+    own_server: GovcServer, caia: Mount, service: Service, tmp_path: Path
 ):
-    caia.expect_log("govc")
-    (caia / "before").write_text("before\n")
-    caia.sync()
+    begin(caia)
 
     other = {"new": "old", "old": "new"}[own_server.architecture]
     own_server.restart(architecture=other)
     use(caia, "another")
 
-    caia.wait_health("ok", timeout_s=60)
-    service.check_agreement(caia, tmp_path)
+    check_healed(caia, service, tmp_path)
     implementation = caia.stats()["storage_stats"]["govc"]["implementation"]
     assert implementation == {"old": "rest-v1", "new": "rest-v2"}[other]
 

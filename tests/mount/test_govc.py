@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.mount, pytest.mark.govc, pytest.mark.slow]
 def ask(server: GovcServer, route: str) -> dict[str, Any]:
     """Return what the server answers on `route`, as any HTTP client sees it."""
     url = f"{server.url}/api/v2/repos/caia-documents/{route}"
-    with urllib.request.urlopen(url, timeout=10) as reply:
+    with urllib.request.urlopen(url, timeout=30) as reply:
         return dict(json.load(reply))
 
 

@@ -51,7 +51,7 @@ def commit_as_another(server, files, message="Write as another client"):
         data=json.dumps(fields).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=10) as reply:
+    with urllib.request.urlopen(request, timeout=30) as reply:
         assert reply.status == 201
 
 

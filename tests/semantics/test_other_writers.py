@@ -39,7 +39,7 @@ def test_pushed_commit_is_seen_and_open_handles_keep_their_content(
     wait_until(
         lambda: (caia / "doc").read_text() == "a longer text by a colleague\n",
         "the pushed document",
-        timeout_s=10,  # poll_interval is a second; the rest is for a busy machine
+        timeout_s=30,  # poll_interval is a second; the rest is for a busy machine
     )
     assert (caia / "new").read_text() == "new\n"
     assert os.pread(reader, 100, 0) == b"one\n"

@@ -123,6 +123,7 @@ def test_govc_that_hangs_keeps_nobody_waiting(
     wait_until(
         lambda: caia.git("ls-tree", "--name-only", "HEAD").split() == ["doc", "renamed"],
         "git has it all",
+        timeout_s=OPERATION_TIMEOUT_S + 15,
     )
     caia.wait_health("degraded")
     began = time.monotonic()

@@ -1,5 +1,7 @@
 """Publishing to a real govc server and to git, through the real store process."""
 
+from contextlib import asynccontextmanager
+
 import pytest
 
 from caiafs.core.config import BackendName
@@ -210,21 +212,29 @@ async def test_empty_repository_takes_what_govc_holds(tmp_path, server, peek):
         assert second.agrees()
 
 
-async def test_two_collections_that_never_met_are_not_mixed(tmp_path, server, peek):
-    async with a_world(tmp_path / "first", **settings(server)) as first:
-        first.put("theirs", "1")
-        await first.stored()
-        await first.sync()
-    world = World(tmp_path / "second", writer="feedf00d")
-    async with world.running():
-        world.put("ours", "2")
-        await world.stored()
-    world.close()
-
-    async with a_world(tmp_path / "second", writer="feedf00d", **settings(server)) as second:
+@asynccontextmanager
+async def never_met(root, server, *, theirs, ours):
+    """Run a mount whose repository holds `ours` on a govc that holds `theirs`, once it says that they never met."""
+    async with a_world(root / "first", **settings(server)) as first:
+        await connected(first)
+        for path, text in theirs.items():
+            first.put(path, text)
+        assert await first.stored() == ""
+        assert (await first.sync()).left == {"git": 0, "govc": 0}
+    async with a_world(root / "second", writer="feedf00d") as alone:
+        for path, text in ours.items():
+            alone.put(path, text)
+        assert await alone.stored() == ""
+    async with a_world(root / "second", writer="feedf00d", **settings(server)) as second:
         await second.wait_for(
             lambda: any("adopt" in r for r in govc_report(second).get("reasons", []))
         )
+        yield second
+
+
+async def test_two_collections_that_never_met_are_not_mixed(tmp_path, server, peek):
+    met = never_met(tmp_path, server, theirs={"theirs": "1"}, ours={"ours": "2"})
+    async with met as second:
         second.put("more", "3")
         assert await second.stored() == ""
 
@@ -233,22 +243,9 @@ async def test_two_collections_that_never_met_are_not_mixed(tmp_path, server, pe
 
 
 async def test_collections_that_never_met_are_merged_once_somebody_says_so(tmp_path, server, peek):
-    async with a_world(tmp_path / "first", **settings(server)) as first:
-        first.put("theirs", "1")
-        first.put("both", "their words\n")
-        await first.stored()
-        await first.sync()
-    world = World(tmp_path / "second", writer="feedf00d")
-    async with world.running():
-        world.put("ours", "2")
-        world.put("both", "our words\n")
-        await world.stored()
-    world.close()
-
-    async with a_world(tmp_path / "second", writer="feedf00d", **settings(server)) as second:
-        await second.wait_for(
-            lambda: any("adopt" in r for r in govc_report(second).get("reasons", []))
-        )
+    theirs = {"theirs": "1", "both": "their words\n"}
+    ours = {"ours": "2", "both": "our words\n"}
+    async with never_met(tmp_path, server, theirs=theirs, ours=ours) as second:
         done = await second.process.request(AdoptRequest(0, WAIT_S))
 
         assert done.error == ""

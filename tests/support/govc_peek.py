@@ -5,6 +5,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import pytest
+
 from caiafs.backends.govc import GovcBackend, GovcSettings
 from caiafs.core.types import DocPath
 
@@ -25,7 +27,7 @@ class Peek:
             data=json.dumps(body).encode() if body is not None else None,
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=10) as reply:
+        with urllib.request.urlopen(request, timeout=30) as reply:
             return json.load(reply)
 
     def log(self, limit=1000):
@@ -66,3 +68,17 @@ class Peek:
         wrong = {p: (found[p], e) for p, e in tree.items() if not e.same_content(found[DocPath(p)])}
         assert not wrong, wrong
         return True
+
+
+@pytest.fixture
+def server(govc_servers):
+    """Return a server in its default form; one that ended by itself says why."""
+    made = govc_servers(architecture="new", storage="memory")
+    yield made
+    if made._process is not None and made._process.poll() is not None:
+        pytest.fail(f"govc ended by itself: {made.log()}", pytrace=False)
+
+
+@pytest.fixture
+def peek(server):
+    return Peek(server.url)

@@ -166,7 +166,7 @@ def test_offset_past_what_a_file_may_have_is_refused(room: Path):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_hundred_thousand_files_live_in_one_directory(caia: Mount):
     folder = caia / "many"
     folder.mkdir()
@@ -190,7 +190,7 @@ def test_a_hundred_thousand_files_live_in_one_directory(caia: Mount):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_file_of_3_gib_is_stored_in_bounded_memory(caia: Mount, tmp_path: Path):
     size = 3 << 30
     free = os.statvfs(tmp_path)
@@ -203,9 +203,13 @@ def test_a_file_of_3_gib_is_stored_in_bounded_memory(caia: Mount, tmp_path: Path
             handle.write(i.to_bytes(8, "big") + piece[8:])
             if i % 64 == 0:
                 peak.look()
-    wait_until(lambda: peak.look() or caia.commits(), "git has the file", timeout_s=600)
 
-    assert caia.git("cat-file", "-s", "HEAD:large").strip() == str(size)
+    def is_stored() -> bool:
+        # On a slow machine it is written for longer than commit_max_age: git has a part of it first.
+        peak.look()
+        return bool(caia.commits()) and caia.git("cat-file", "-s", "HEAD:large") == f"{size}\n"
+
+    wait_until(is_stored, "git has the file", timeout_s=1000)
     caia.remount()
     with (caia / "large").open("rb") as handle:
         for i in (0, 1, 1500, 3071):
@@ -224,11 +228,10 @@ class Peak:
         self._caia = caia
         self.highest = 0
 
-    def look(self) -> bool:
-        """Look once more; return False, so that a condition can say `look() or ...`."""
+    def look(self) -> None:
+        """Look once more."""
         for pid in (self._caia.pid, self._caia.store_pid):
             self.highest = max(self.highest, rss_bytes(pid))
-        return False
 
 
 @pytest.mark.long
