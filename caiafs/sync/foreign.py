@@ -326,11 +326,8 @@ class ForeignCommits:
             versions = versions_onto(reader, before, saved)
             built = await build_keeping(self._git, change_set, published.commit, versions)
             await self._git.advance(built, published.commit)
-            published.move(built.commit, built.tree)
             self.conflicts += len(copies)
-            await self._pushes.announce(
-                before, built.tree, built.commit, time_ns=newest, conflicts=copies
-            )
+            await self._pushes.go_to(built.commit, time_ns=newest, conflicts=copies)
         await self._govc.advance_cursor(cursor, seen, save=True)
         moved = self._govc.cursor
         if moved is not None and moved.tree == published.tree:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 import trio
 
 from caiafs.backends.git.backend import GitBackend
+from caiafs.backends.git.refs import LOST
 from caiafs.backends.git.trees import changed_tree_ids
 from caiafs.core.types import NO_OBJECT, Change, DocPath, ObjectId
 from caiafs.link.messages import Changes, Message, to_text
@@ -20,8 +21,6 @@ from caiafs.sync.news import split_changes
 from caiafs.sync.published import Published
 
 log = logging.getLogger(__name__)
-
-LOST = "refs/caia/lost/"
 
 
 class Pushes:
@@ -62,22 +61,21 @@ class Pushes:
         ours = published.commit
         if head == ours:
             return False
+        await self._take_in(head, ours)
         log.info("somebody moved the branch to %s", head)
-        if ours is None or (head is not None and self._git.log_of.is_ancestor(ours, head)):
-            await self._go_to(head)
-            return True
-        await self._git.move_ref(f"{LOST}{ours}", ours, None)
-        if head is None or self._git.log_of.is_ancestor(head, ours):
-            # Taken back: what was published goes on from there, and nothing changes for the mount.
-            await self._git.move_ref(self._git.repository.branch_ref, ours, head)
-            return True
-        await self._merge(head, ours)
         return True
 
-    async def _go_to(self, head: ObjectId | None) -> None:
-        before = self._published.tree
-        self._published.move(head, self._git.repository.tree_of(head))
-        await self.announce(before, self._published.tree, head)
+    async def _take_in(self, head: ObjectId | None, ours: ObjectId | None) -> None:
+        history = self._git.log_of
+        if ours is None or (head is not None and history.is_ancestor(ours, head)):
+            await self.go_to(head)
+            return
+        await self._git.move_ref(f"{LOST}{ours}", ours, None)
+        if head is None or history.is_ancestor(head, ours):
+            # Taken back: what was published goes on from there, and nothing changes for the mount.
+            await self._git.move_ref(self._git.repository.branch_ref, ours, head)
+        else:
+            await self._merge(head, ours)
 
     async def _merge(self, head: ObjectId, ours: ObjectId) -> None:
         """Commit the merge of a branch that went another way."""
@@ -90,31 +88,28 @@ class Pushes:
         """Publish the merge of two heads and tell the mount; arguments and errors as `BranchMerge.commit`."""
         merged = await self._merging.commit(ours, theirs, subject, expected=expected)
         self.conflicts += len(merged.copies)
-        before, built = self._published.tree, merged.built
-        self._published.move(built.commit, built.tree)
-        await self.announce(
-            before,
-            built.tree,
-            built.commit,
-            time_ns=merged.theirs_time_ns,
-            conflicts=merged.copies,
+        await self.go_to(
+            merged.built.commit, time_ns=merged.theirs_time_ns, conflicts=merged.copies
         )
         return merged
 
-    async def announce(
+    async def go_to(
         self,
-        old_tree: ObjectId,
-        new_tree: ObjectId,
         commit: ObjectId | None,
         *,
         time_ns: int = 0,
         conflicts: Iterable[DocPath] = (),
-    ) -> list[Change]:
-        """Tell the mount what differs between two published trees."""
-        changes = await self._git.diff(old_tree, new_tree)
-        trees = changed_tree_ids(self._git.repository.reader, old_tree, new_tree)
+    ) -> None:
+        """Take `commit`, where the branch is, as published, and tell the mount what differs.
+
+        What cannot be read raises before anything counts as taken: the next look at the branch tries again.
+        """
+        published, reader = self._published, self._git.repository.reader
+        tree = self._git.repository.tree_of(commit)
+        changes = await self._git.diff(published.tree, tree)
+        trees = changed_tree_ids(reader, published.tree, tree)
+        published.move(commit, tree)
         await self.tell(changes, trees, commit, time_ns=time_ns, conflicts=conflicts)
-        return changes
 
     async def tell(
         self,

@@ -16,14 +16,13 @@ from dataclasses import dataclass, replace
 import trio
 
 from caiafs.backends.git.backend import GitBackend
-from caiafs.backends.git.refs import RefUpdate
+from caiafs.backends.git.refs import LOST, RefUpdate
 from caiafs.backends.git.remote import GitRemote
 from caiafs.core.errors import CaiaError, RevisionConflict, Unreachable
 from caiafs.core.types import EMPTY_TREE, ObjectId
 from caiafs.link.report import Condition, RemoteReport
 from caiafs.store.meter import Meter
 from caiafs.sync.published import Published
-from caiafs.sync.pushes import LOST
 from caiafs.sync.remote_merge import RemoteMerge
 
 log = logging.getLogger(__name__)

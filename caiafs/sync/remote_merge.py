@@ -82,7 +82,5 @@ class RemoteMerge:
     async def _go_to(self, theirs: ObjectId, ours: ObjectId | None) -> None:
         if theirs == ours:
             return
-        before = self._published.tree
         await self._git.move_ref(self._git.repository.branch_ref, theirs, ours)
-        self._published.move(theirs, self._git.repository.tree_of(theirs))
-        await self._pushes.announce(before, self._published.tree, theirs)
+        await self._pushes.go_to(theirs)

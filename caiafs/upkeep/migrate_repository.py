@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import trio
 
 from caiafs.backends.git.log import CommitLog
-from caiafs.backends.git.refs import RefUpdate
+from caiafs.backends.git.refs import LOST, RefUpdate
 from caiafs.backends.git.repository import Repository, open_repository
 from caiafs.backends.git.trees import diff_trees
 from caiafs.core.errors import ConfigError, Corrupt
@@ -20,7 +20,6 @@ from caiafs.upkeep.git_run import PIECE_BYTES, check_objects, feed_git, git_outp
 from caiafs.upkeep.migration import Migrated
 from caiafs.upkeep.place import Place
 
-_LOST = "refs/caia/lost/"
 _SHOWN = 20
 
 
@@ -95,7 +94,7 @@ class ToRepository:
         if not (self.overwrite or goes_along):
             done.differing += self._differences(name, old, oid)
             return []
-        kept = f"{_LOST}{old}"
+        kept = f"{LOST}{old}"
         return [RefUpdate(kept, old, before.get(kept)), RefUpdate(name, oid, old)]
 
     def _differences(self, name: str, old: ObjectId, new: ObjectId) -> list[str]:

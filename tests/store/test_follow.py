@@ -10,6 +10,8 @@ from tests.support.store_world import World, a_world
 
 pytestmark = pytest.mark.govc
 
+IDENTITY = ("-c", "user.name=E", "-c", "user.email=e@example.org")
+
 
 async def arrives(world, path, text):
     await world.wait_for(lambda: path.encode() in world.shown and world.content(path) == text, path)
@@ -151,7 +153,9 @@ async def test_an_edit_survives_our_deletion(tmp_path, server, peek):
 
 
 async def test_edit_during_an_outage_meets_ours(tmp_path, server, peek):
-    async with a_world(tmp_path, **settings(server, operation_timeout_s=1.0)) as world:
+    # The other client writes before the mount has found the server again.
+    slow = settings(server, operation_timeout_s=1.0, breaker_reset_s=4.0)
+    async with a_world(tmp_path, **slow) as world:
         world.put("both", "1\n2\n3\n")
         world.put("mine", "1\n")
         world.put("yours", "1\n")
@@ -224,18 +228,7 @@ async def test_diverged_push_is_merged(tmp_path):
 
         blob = world.git("hash-object", "-w", "--stdin", data=b"1\n2\n3\nfour\n").strip()
         tree = world.git("mktree", data=f"100644 blob {blob}\tf\n".encode()).strip()
-        rewritten = world.git(
-            "-c",
-            "user.name=E",
-            "-c",
-            "user.email=e@e.org",
-            "commit-tree",
-            tree,
-            "-p",
-            base,
-            "-m",
-            "x",
-        ).strip()
+        rewritten = world.git(*IDENTITY, "commit-tree", tree, "-p", base, "-m", "x").strip()
         world.git("update-ref", "refs/heads/main", rewritten)
 
         await arrives(world, "f", "one\n2\n3\nfour\n")
@@ -246,6 +239,29 @@ async def test_diverged_push_is_merged(tmp_path):
         assert pushed in history
         assert world.git("log", "-1", "--format=%ae", "main").endswith("@desk.example.org\n")
     world.close()
+
+
+async def test_push_that_cannot_be_read_yet_arrives_once_it_can(tmp_path):
+    async with a_world(tmp_path) as world:
+        world.put("f", "ours\n")
+        assert await world.stored() == ""
+        blob = world.git("hash-object", "-w", "--stdin", data=b"theirs\n").strip()
+        folder = world.git("mktree", data=f"100644 blob {blob}\tg\n".encode()).strip()
+        ours = world.git("ls-tree", "main")
+        tree = world.git("mktree", data=f"{ours}040000 tree {folder}\td\n".encode()).strip()
+        pushed = world.git(*IDENTITY, "commit-tree", tree, "-p", "main", "-m", "x").strip()
+        hidden = world.repo / "objects" / folder[:2] / folder[2:]
+        hidden.rename(tmp_path / "hidden")
+
+        world.git("update-ref", "refs/heads/main", pushed)
+        log = world.state_dir / "log.store"
+        await world.wait_for(
+            lambda: log.exists() and folder in log.read_text(), "the log to say so"
+        )
+        (tmp_path / "hidden").rename(hidden)
+
+        await arrives(world, "d/g", "theirs\n")
+        await world.wait_for(world.agrees, "the mount to agree")
 
 
 async def test_merge_that_a_dead_mount_did_not_hear_of_is_told_to_the_next(tmp_path):
