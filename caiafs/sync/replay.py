@@ -240,8 +240,10 @@ class _Player:
         assert op.target is not None, "a move has a target"
         source = self._view.get(op.path)
         if source is None and op.oid is None:
+            hidden = self._hidden_below(op.path)
             for path, entry in self._view.below(op.path):
                 self._move_one(op, path, entry, DocPath(op.target + path[len(op.path) :]), None)
+            self._carry(hidden, (op.path, op.target))
             return
         if source is None:
             # Somebody deleted what was renamed: the rename keeps it.
@@ -271,6 +273,27 @@ class _Player:
         self._tell(target, *shown)
         self._tell_late(source, entry, unseen)
 
+    def _hidden_below(self, directory: DocPath) -> dict[DocPath, tuple[Entry | None, ...]]:
+        """Return what the mount may show below a directory where the tree has nothing: it moves along with it."""
+        prefix = directory + b"/"
+        paths = {path for path in self._shown if path.startswith(prefix)}
+        paths.update(self._unseen.below(directory, self._seq))
+        return {
+            path: (*self._unseen_at(path), *self._shown.get(path, ()))
+            for path in paths
+            if self._view.get(path) is None
+        }
+
+    def _carry(
+        self, hidden: dict[DocPath, tuple[Entry | None, ...]], *moves: tuple[DocPath, DocPath]
+    ) -> None:
+        """Note where the mount shows now what was `hidden` below the source of a move."""
+        for path in hidden:
+            self._settle(path)
+        for path, shown in hidden.items():
+            source, target = next(move for move in moves if path.startswith(move[0] + b"/"))
+            self._tell(DocPath(target + path[len(source) :]), *shown)
+
     def _tell_late(self, path: DocPath, entry: Entry, unseen: tuple[Entry | None, ...]) -> None:
         """Note that a document which came from outside may have reached the mount after the move of its directory."""
         if None in unseen:
@@ -280,6 +303,7 @@ class _Player:
         assert op.target is not None, "an exchange has a target"
         first = self._at_or_below(op.path)
         second = self._at_or_below(op.target)
+        hidden = self._hidden_below(op.path) | self._hidden_below(op.target)
         pairs = [(path, entry, op.target + path[len(op.path) :]) for path, entry in first]
         pairs += [(path, entry, op.path + path[len(op.target) :]) for path, entry in second]
         unseen = {path: self._unseen_at(path) for path, _, _ in pairs}
@@ -290,6 +314,7 @@ class _Player:
             self._view.set(DocPath(new), entry)
             self._tell(DocPath(new), *shown[path])
             self._tell_late(path, entry, unseen[path])
+        self._carry(hidden, (op.path, op.target), (op.target, op.path))
 
     def _at_or_below(self, path: DocPath) -> list[tuple[DocPath, Entry]]:
         entry = self._view.get(path)

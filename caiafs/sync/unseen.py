@@ -26,6 +26,10 @@ class Unseen(Protocol):
         """Yield new paths of `oid` at which the mount may have shown nothing when it logged op `seq`."""
         ...
 
+    def below(self, directory: DocPath, seq: int) -> Iterator[DocPath]:
+        """Yield paths below `directory` of which `shown` returns something."""
+        ...
+
 
 class NothingUnseen:
     """The mount has seen everything."""
@@ -35,6 +39,10 @@ class NothingUnseen:
         return ()
 
     def arrivals(self, oid: ObjectId, seq: int) -> Iterator[DocPath]:
+        """Yield nothing."""
+        yield from ()
+
+    def below(self, directory: DocPath, seq: int) -> Iterator[DocPath]:
         """Yield nothing."""
         yield from ()
 
@@ -109,6 +117,12 @@ class UnseenChanges:
         """See `Unseen`."""
         for path, items in self._items.items():
             if any(i.before is None and i.after == oid and i.concerns(seq) for i in items):
+                yield path
+
+    def below(self, directory: DocPath, seq: int) -> Iterator[DocPath]:
+        """See `Unseen`."""
+        for path, items in self._items.items():
+            if path.startswith(directory + b"/") and any(item.concerns(seq) for item in items):
                 yield path
 
     def _drop(self, noted: list[tuple[DocPath, _Item]]) -> None:

@@ -40,6 +40,45 @@ async def test_document_that_came_into_a_directory_renamed_meanwhile_shows_at_it
         assert set(world.shown) == {b"b/f", b"b/e/copy"}
 
 
+async def test_document_that_was_deleted_from_a_directory_renamed_meanwhile_goes_there_too(
+    tmp_path,
+):
+    async with a_deaf_world(tmp_path) as world:
+        world.put("d/f", "1\n")
+        world.put("d/g", "2\n")
+        await world.stored()
+        world.push({}, remove=["d/g"])
+        world.move("d", "b")
+
+        await world.stored()
+        await level(world)
+
+        assert set(world.shown) == {b"b/f"}
+
+
+@pytest.mark.parametrize("in_one_group", [True, False])
+async def test_document_that_went_beside_a_directory_goes_there_in_a_renamed_parent_too(
+    tmp_path, in_one_group
+):
+    async with a_deaf_world(tmp_path) as world:
+        world.put("d/f", "1\n")
+        await world.stored()
+        world.push({"d/e/a": "theirs\n"})
+        seq = world.put("d/e", "ours\n")
+        if in_one_group:
+            world.move("d", "b")
+        else:
+            world.at["before Changes"] = lambda: world.move("d", "b")
+            await world.stored(seq)
+
+        await world.stored()
+        await level(world)
+
+        copies = {name for name in world.shown if name.startswith(b"b/e.conflict-")}
+        assert len(copies) == 1
+        assert set(world.shown) == {b"b/f", b"b/e/a", *copies}
+
+
 async def test_directory_is_removed_with_what_came_by_a_push_that_was_seen(tmp_path):
     async with a_sync_world(tmp_path) as world:
         world.put("d/f", "1\n")
