@@ -67,18 +67,18 @@ def test_power_cuts_lose_nothing_that_was_synced(tmp_path: Path):
 
 
 def test_mounts_that_edit_at_once_come_to_the_same_tree(tmp_path: Path):
-    figures = chaos(tmp_path, "converge", "--count", "30")
+    figures = chaos(tmp_path, "converge", "--count", "25")
 
-    assert figures["examples on 2 mounts"] == 25
+    assert figures["examples on 2 mounts"] == 20
     assert figures["examples on 3 mounts"] == 5
-    assert figures["versions checked in the histories"] > 30
+    assert figures["versions that nobody replaced"] > 25
 
 
 def test_mounts_on_a_git_remote_come_to_the_same_tree(tmp_path: Path):
-    figures = chaos(tmp_path, "remotes", "--count", "8")
+    figures = chaos(tmp_path, "remotes", "--count", "6")
 
-    assert figures["examples on 2 mounts"] == 8
-    assert figures["versions checked in the histories"] > 8
+    assert figures["examples on 2 mounts"] == 6
+    assert figures["versions that nobody replaced"] > 5
 
 
 def test_soak_loses_nothing_and_leaks_nothing(tmp_path: Path):

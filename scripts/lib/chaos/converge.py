@@ -21,7 +21,7 @@ from tests.support.mount import Mount
 
 PAUSES_S = (0, 0, 0.02, 0.15)
 LEVEL_TIMEOUT_S = 90.0
-EXAMPLES_OF_A_MEETING = 25
+EXAMPLES_OF_A_MEETING = 20
 
 
 class Meeting:
