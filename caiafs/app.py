@@ -58,12 +58,10 @@ def serve(config: Config, origins: Mapping[str, str], *, on_ready: Callable[[str
 async def _serve(
     config: Config, origins: Mapping[str, str], on_ready: Callable[[str], None]
 ) -> int:
-    object_dir = config.state_dir / "objects" if config.state_dir is not None else None
-    is_existing = locations.is_repository(config.repository)
     repository = open_repository(
         config.repository,
         branch=config.branch,
-        object_dir=object_dir if is_existing else None,
+        object_dir=locations.object_directory(config),
     )
     state_dir = locations.state_directory(config)
     make_private(state_dir)

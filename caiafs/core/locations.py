@@ -3,6 +3,7 @@
 Used by the command line before anything is opened, and by app. Only looks; creates nothing.
 """
 
+import os
 from pathlib import Path
 
 from caiafs.core.config import Config
@@ -49,6 +50,17 @@ def _common_directory(git_dir: Path) -> Path:
 def state_directory(config: Config) -> Path:
     """Return the absolute state directory: `state_dir`, else `caiafs` in the git directory."""
     return config.state_dir or git_directory(config.repository) / STATE_NAME
+
+
+def object_directory(config: Config) -> Path | None:
+    """Return where new git objects go instead of the repository; None, as a rule, where that can be written.
+
+    In the repository nobody needs the state directory to read what a reference names.
+    """
+    objects = git_directory(config.repository) / "objects"
+    if config.state_dir is None or not objects.is_dir() or os.access(objects, os.W_OK):
+        return None
+    return config.state_dir / "objects"
 
 
 def log_file(config: Config) -> Path:

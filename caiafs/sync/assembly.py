@@ -18,6 +18,7 @@ from caiafs.backends.govc import GovcBackend, GovcSettings
 from caiafs.core import log as logs
 from caiafs.core.config import Config
 from caiafs.core.errors import CaiaError
+from caiafs.core.locations import object_directory
 from caiafs.core.types import EMPTY_TREE, NO_OBJECT, DocPath, ObjectId
 from caiafs.link.channel import Channel
 from caiafs.link.messages import Current, Ready, Settled, Start
@@ -129,7 +130,7 @@ def _open(config: Config, state_dir: Path, *, is_known: bool) -> Repository:
         config.repository,
         branch=config.branch,
         create=not is_known,  # one that was moved away is not made anew
-        object_dir=_object_dir(config),
+        object_dir=object_directory(config),
     )
     repository.refs.mark_locks_in(state_dir / _REF_LOCKS)
     return repository
@@ -265,14 +266,6 @@ def _build_merging(git: GitBackend, contents: Contents, published: Published) ->
         return merge_text(base, ours, theirs, path=path)
 
     return Merging(contents.read_small, merge, conflict_name, foreign_time_ns)
-
-
-def _object_dir(config: Config) -> Path | None:
-    """Return where the mount process had new objects put, if not into the repository."""
-    if config.state_dir is None:
-        return None
-    directory = config.state_dir / "objects"
-    return directory if directory.is_dir() else None
 
 
 def _build_govc(config: Config, git: GitBackend, contents: Contents) -> GovcStore:

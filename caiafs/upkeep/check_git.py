@@ -24,7 +24,6 @@ _FIELDS = {"Head", "Newest", "Published", "Url", "Repository", "Dialect"}
 _COMMIT_ID = re.compile(r"[0-9a-f]{40}|-")
 CAIA_REFS = "refs/caia/"
 _SHOWN = 3
-_ELSEWHERE = "; if it is mounted with --state-dir, check it with the same: its objects are there"
 
 
 async def check_repository(place: Place) -> list[Finding]:
@@ -48,12 +47,11 @@ def check_branch(repository: Repository) -> list[Finding]:
             repository.tree_of(head)
             repository.reader.raw_tree(repository.tree_of(head))
     except CaiaError as exc:
-        elsewhere = "" if repository.object_dir else _ELSEWHERE
         return [
             Finding(
                 Kind.BRANCH,
                 repository.branch_ref,
-                str(exc) + elsewhere,
+                str(exc),
                 "no document can be read, and a mount does not start",
                 "moves it to the newest whole commit and notes where it was",
                 subject=repository.branch_ref,

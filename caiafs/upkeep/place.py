@@ -52,7 +52,7 @@ def open_place(config: Config) -> Place:
     """
     if not locations.is_repository(config.repository):
         raise RepositoryUnusable(f"{config.repository}: there is no repository")
-    directory = config.state_dir / "objects" if config.state_dir is not None else None
+    directory = locations.object_directory(config)
     object_dir = directory if directory is not None and directory.is_dir() else None
     repository = open_repository(
         config.repository, branch=config.branch, create=False, object_dir=object_dir

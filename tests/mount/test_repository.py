@@ -1,13 +1,16 @@
 """Existing repositories, bare and not, of CAIA's layout and any other; new ones."""
 
+import contextlib
 import hashlib
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import MountFactory
-from tests.support.mount import Mount, git
+from tests.support.mount import Mount, git, run_caiafs
 from tests.support.requirements import require_root
 from tests.support.waiting import wait_until
 
@@ -233,3 +236,55 @@ def test_large_document_that_left_the_caches_is_published_when_edited(
     assert hashlib.sha256((clone / "large").read_bytes()).digest() == wanted
     Path("/proc/sys/vm/drop_caches").write_text("3\n")
     assert hashlib.sha256((caia / "large").read_bytes()).digest() == wanted
+
+
+@contextlib.contextmanager
+def read_only_view(source: Path, view: Path) -> Iterator[Path]:
+    """Show `source` at `view`, where nobody can write to it."""
+    view.mkdir()
+    subprocess.run(["mount", "--bind", source, view], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", view], check=True)
+        yield view
+    finally:
+        subprocess.run(["umount", "-l", view], check=True)
+
+
+def test_repository_alone_is_whole_whatever_the_state_directory(
+    mount_caia: MountFactory, tmp_path: Path
+):
+    git("init", "-q", "--bare", "-b", "main", tmp_path / "old.git", cwd=tmp_path)
+    caia = mount_caia(repo=tmp_path / "old.git", options=(f"state_dir={tmp_path / 'state'}",))
+    (caia / "doc").write_text("saved")
+    caia.sync()
+    caia.unmount()
+    (tmp_path / "state").rename(tmp_path / "lost")
+
+    assert git("fsck", "--strict", "--no-dangling", cwd=caia.repo) == ""
+    assert git("show", "main:doc", cwd=caia.repo) == "saved"
+    done = run_caiafs("fsck", caia.repo)
+    assert done.returncode == 0, done.stdout
+
+
+def test_repository_that_cannot_be_written_keeps_what_is_saved_beside_it(
+    mount_caia: MountFactory, tmp_path: Path
+):
+    require_root()
+    repo = tmp_path / "old.git"
+    git("init", "-q", "--bare", "-b", "main", repo, cwd=tmp_path)
+    with read_only_view(repo, tmp_path / "view") as view:
+        caia = mount_caia(
+            repo=view, options=(f"state_dir={tmp_path / 'state'}", "unmount_grace=2s")
+        )
+        caia.expect_log("Read-only file system|documents left to publish")
+        (caia / "doc").write_text("saved")
+        wait_until(
+            lambda: any("Read-only file system" in reason for reason in caia.health()["reasons"]),
+            "health says why it waits",
+        )
+        caia.unmount()
+    assert not (repo / "refs" / "heads" / "main").exists()
+
+    caia = mount_caia(repo=repo, options=(f"state_dir={tmp_path / 'state'}",))
+    caia.sync()
+    assert git("show", "main:doc", cwd=repo) == "saved"
