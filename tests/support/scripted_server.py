@@ -22,6 +22,8 @@ class ScriptedServer:
         self._tls = tls
         self.script = list(script)
         self.requests: list[bytes] = []
+        self.pause_s = 0.0
+        """How long it takes a rest in the middle of an answer."""
         self.port = 0
 
     @property
@@ -47,7 +49,11 @@ class ScriptedServer:
                     elif answer == b"":
                         return
                     else:
-                        await stream.send_all(answer(request) if callable(answer) else answer)
+                        told = answer(request) if callable(answer) else answer
+                        middle = len(told) // 2 if self.pause_s else len(told)
+                        await stream.send_all(told[:middle])
+                        await trio.sleep(self.pause_s)
+                        await stream.send_all(told[middle:])
         except trio.BrokenResourceError:
             pass
 

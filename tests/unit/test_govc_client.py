@@ -138,6 +138,20 @@ async def test_silence_ends_at_the_deadline(serve, autojump_clock):
     assert trio.current_time() - began == pytest.approx(5)
 
 
+async def test_large_answer_has_the_time_that_a_slow_line_takes(serve, autojump_clock):
+    body = b'"' + b"x" * (8 * client.MIB) + b'"'
+    server, govc = await serve(http(200, body), operation_timeout_s=5)
+
+    server.pause_s = 7.0
+    assert len((await govc.send(GET)).payload) == 8 * client.MIB
+
+    server.pause_s = 60.0
+    began = trio.current_time()
+    with pytest.raises(DeadlineExceeded):
+        await govc.send(GET)
+    assert trio.current_time() - began < 14
+
+
 async def test_retry_after_is_passed_on(serve):
     _, govc = await serve(code(429, "RATE_LIMITED", Retry_After="7"))
 

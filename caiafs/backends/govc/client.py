@@ -137,8 +137,8 @@ class GovcClient:
     async def _exchange(self, request: Request, headers: dict[str, str]) -> tuple[int, str, "_Raw"]:
         for last in (False, True):
             try:
-                with trio.fail_after(self._deadline_s(request)):
-                    raw = await self._stream(request, headers)
+                with trio.fail_after(self._deadline_s(request)) as scope:
+                    raw = await self._stream(request, headers, scope)
                 if last or not (raw.is_garbled and request.repeatable):
                     break
             except failures.STALE_CONNECTION as exc:
@@ -165,7 +165,9 @@ class GovcClient:
             self._csrf.append((time.monotonic(), token))
         return raw.status, raw.code, raw
 
-    async def _stream(self, request: Request, headers: dict[str, str]) -> "_Raw":
+    async def _stream(
+        self, request: Request, headers: dict[str, str], scope: trio.CancelScope
+    ) -> "_Raw":
         if self._http.is_closed:  # by whoever connected anew meanwhile
             raise Unreachable(
                 "the connection to govc was replaced",
@@ -184,6 +186,10 @@ class GovcClient:
         )
         try:
             limit = LIST_MAX_BYTES if request.heavy else ANSWER_MAX_BYTES
+            last = trio.current_time() + self._settings.request_timeout_s
+            scope.deadline = min(
+                scope.deadline + _announced(response, limit) / SLOWEST_BYTES_PER_S, last
+            )
             body = await _read_bounded(response, limit, request)
             return _Raw.of(response, body, LISTED_VALUES_MAX if request.heavy else VALUES_MAX)
         finally:
@@ -263,6 +269,12 @@ def _length(request: Request) -> dict[str, str]:
     if request.body is None and request.method == "GET":
         return {}
     return {"Content-Length": str(len(request.body or b""))}
+
+
+def _announced(response: httpx.Response, limit: int) -> int:
+    """Return how many bytes of body the server says will come, at most `limit`."""
+    length = str(response.headers.get("Content-Length", ""))
+    return min(int(length[:20]), limit) if length.isdecimal() else 0
 
 
 async def _read_bounded(response: httpx.Response, limit: int, request: Request) -> bytearray:
