@@ -20,3 +20,5 @@ class InodeFlag(enum.IntFlag):
     """The newest version was set aside (`state.damaged`): reading fails until something is saved."""
     NOTED = 64
     """Somebody said something of its next commit (table `note`); without it nobody asks the DB."""
+    SUBMODULE = 128
+    """A directory that stands for a submodule: no tree can hold a document in it."""

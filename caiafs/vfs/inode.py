@@ -16,6 +16,7 @@ UNLOGGED = int(InodeFlag.UNLOGGED)
 HAS_XATTRS = int(InodeFlag.HAS_XATTRS)
 EXPLICIT = int(InodeFlag.EXPLICIT)
 LOCAL = int(InodeFlag.LOCAL)
+SUBMODULE = int(InodeFlag.SUBMODULE)
 DAMAGED = int(InodeFlag.DAMAGED)
 NOTED = int(InodeFlag.NOTED)
 

@@ -9,6 +9,7 @@ import stat
 import time
 
 from caiafs.core.errors import (
+    Busy,
     Exists,
     InvalidArgument,
     IsADirectory,
@@ -17,13 +18,14 @@ from caiafs.core.errors import (
     NotEmpty,
     NotFound,
     NotPermitted,
+    ReadOnly,
 )
 from caiafs.core.types import InodeNo
 from caiafs.state.journal import BACKGROUND_DELAY_S, Journal
 from caiafs.vfs.body import SmallBody
 from caiafs.vfs.caller import Caller
 from caiafs.vfs.contents import Contents
-from caiafs.vfs.inode import EXPLICIT, Inode
+from caiafs.vfs.inode import EXPLICIT, SUBMODULE, Inode
 from caiafs.vfs.publication import Publication
 from caiafs.vfs.table import InodeTable
 
@@ -59,6 +61,7 @@ class Namespace:
         directory = self._table.get(parent)
         if len(name) > NAME_MAX:
             raise NameTooLong(f"a name of {len(name)} bytes")
+        _refuse_submodule(directory)
         if name in self._table.children(directory):
             raise Exists("the name is taken")
         if not directory.nlink:
@@ -184,6 +187,7 @@ class Namespace:
             raise NotADirectory("it is not a directory")
         if self._table.children(inode):
             raise NotEmpty("the directory has entries")
+        _keep_submodule(inode)
         self._table.unlink(directory, name, inode)
         directory.nlink -= 1
         self._journal.touch(directory)
@@ -221,7 +225,9 @@ class Namespace:
         new_directory = self._table.get(target[0])
         if not new_directory.nlink:  # somebody else's doing: the kernel does not know
             raise NotFound("the directory was removed")
+        _refuse_submodule(new_directory)
         there = self._table.find(new_directory, target[1])
+        _keep_submodule(inode, there)
         if flags & RENAME_EXCHANGE:
             if there is None:
                 raise NotFound("nothing to exchange with")
@@ -312,3 +318,13 @@ class Namespace:
         for _, _, inode in (first, second):
             inode.ctime_ns = now_ns
             self._journal.touch(inode)
+
+
+def _refuse_submodule(directory: Inode) -> None:
+    if directory.flags & SUBMODULE:
+        raise ReadOnly("a submodule holds no documents")
+
+
+def _keep_submodule(*inodes: Inode | None) -> None:
+    if any(inode is not None and inode.flags & SUBMODULE for inode in inodes):
+        raise Busy("a submodule is moved and removed with git")

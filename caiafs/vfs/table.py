@@ -24,7 +24,7 @@ from caiafs.core.types import (
 )
 from caiafs.state.journal import BACKGROUND_DELAY_S, Journal
 from caiafs.vfs.importing import DirectoryImport, ObjectSource, shown_mode
-from caiafs.vfs.inode import HAS_XATTRS, LOADED, Inode, storable_time
+from caiafs.vfs.inode import HAS_XATTRS, LOADED, SUBMODULE, Inode, storable_time
 from caiafs.vfs.restore import Restorer
 
 _INODE_COLUMNS = (
@@ -227,6 +227,9 @@ class InodeTable:
             self._journal.put_dentry(parent, other_name, inode.ino, shared=1)
         self._journal.put_dentry(directory.ino, name, inode.ino, shared=1 if names else 0)
         names.append((directory.ino, name))
+        if directory.flags & SUBMODULE:  # somebody put a directory in its place
+            directory.flags &= ~SUBMODULE
+            self._journal.touch(directory)
 
     def unlink(self, directory: Inode, name: bytes, inode: Inode) -> None:
         """Take a name away from `inode`."""
@@ -336,4 +339,6 @@ class InodeTable:
         elif is_document:
             inode.oid = oid
             inode.size = size
+        else:
+            inode.flags |= SUBMODULE
         return inode

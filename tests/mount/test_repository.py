@@ -288,3 +288,45 @@ def test_repository_that_cannot_be_written_keeps_what_is_saved_beside_it(
     caia = mount_caia(repo=repo, options=(f"state_dir={tmp_path / 'state'}",))
     caia.sync()
     assert git("show", "main:doc", cwd=repo) == "saved"
+
+
+def test_submodule_holds_nothing_and_stays_where_it_is(mount_caia: MountFactory, tmp_path: Path):
+    repo = tmp_path / "old.git"
+    git("init", "-q", "--bare", "-b", "main", repo, cwd=tmp_path)
+    entry = f"160000 commit {'1' * 40}\tmodule\n".encode()
+    tree = git("mktree", "--missing", cwd=repo, stdin=entry).strip()
+    commit = git("commit-tree", "-m", "Start", tree, cwd=repo).strip()
+    git("update-ref", "refs/heads/main", commit, cwd=repo)
+    caia = mount_caia(repo=repo)
+    (caia / "doc").write_text("saved")
+    (caia / "folder").mkdir()
+
+    for attempt in (
+        lambda: (caia / "module" / "new").write_text("lost"),
+        lambda: (caia / "module" / "folder").mkdir(),
+        lambda: (caia / "doc").rename(caia / "module" / "doc"),
+    ):
+        with pytest.raises(OSError, match="Read-only file system"):
+            attempt()
+    for attempt in (
+        lambda: (caia / "module").rmdir(),
+        lambda: (caia / "module").rename(caia / "elsewhere"),
+        lambda: (caia / "folder").rename(caia / "module"),
+    ):
+        with pytest.raises(OSError, match="Device or resource busy"):
+            attempt()
+    caia.sync()
+    assert caia.health()["status"] == "ok"
+    assert "160000 commit" in git("ls-tree", "main", "module", cwd=repo)
+
+    clone = caia.clone(tmp_path / "clone")
+    git("rm", "-q", "--cached", "module", cwd=clone)
+    (clone / "module").mkdir(exist_ok=True)
+    (clone / "module" / "theirs").write_text("a document now")
+    git("add", "-A", cwd=clone)
+    git("commit", "-qm", "Replace the submodule", cwd=clone)
+    git("push", "-q", "origin", "HEAD:main", cwd=clone)
+    wait_until((caia / "module" / "theirs").exists, "what replaced it")
+    (caia / "module" / "ours").write_text("beside it")
+    caia.sync()
+    assert git("show", "main:module/ours", cwd=repo) == "beside it"
