@@ -8,7 +8,7 @@ from pathlib import Path
 
 from chaos.report import Figures
 from chaos.world import Lost
-from tests.support.mount import Mount, rss_bytes
+from tests.support.mount import Mount
 
 MIB = 1 << 20
 WARM = 1 / 3
@@ -41,7 +41,7 @@ class Samples:
         for name, pid in self._pids.items():
             if not Path(f"/proc/{pid}/task").exists():
                 raise Lost(f"the {name} process died")
-            yield f"{name} MiB", rss_bytes(pid) / MIB
+            yield f"{name} MiB", _own_memory(pid) / MIB
             yield f"{name} descriptors", float(len(os.listdir(f"/proc/{pid}/fd")))
             yield f"{name} threads", float(len(os.listdir(f"/proc/{pid}/task")))
         objects = self._mount.repo / "objects"
@@ -97,6 +97,12 @@ class Samples:
             wrong.append(f"there were {most:g} packs")
         if wrong:
             raise Lost("; ".join(wrong))
+
+
+def _own_memory(pid: int) -> int:
+    """Return the resident memory that is no file's: windows of mapped packs come and go, and are the kernel's to take back."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024
 
 
 def _size(path: Path) -> int:
