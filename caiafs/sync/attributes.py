@@ -105,7 +105,10 @@ class AttributeSaver:
         try:
             await run_lasting(self._run, "saving attributes")
         finally:
-            self.close()
+            # Who waits for `save` has a thread in them, where a closed database is a crash of the process.
+            with trio.CancelScope(shield=True):
+                async with self._lock:
+                    self.close()
 
     async def _run(self) -> None:
         seen, busy_s = -1, 0.0
