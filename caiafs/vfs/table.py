@@ -41,7 +41,7 @@ _FEW = 8
 
 _NAMES_AFTER = "SELECT name, ino FROM dentry WHERE parent=? AND name>? ORDER BY name LIMIT ?"
 _NAMES_SLICE = 5000
-_TRIM_AT = 10_000
+_TRIM_AT = 2_000
 """Inodes in memory before `trim` looks for some to let go."""
 
 

@@ -187,9 +187,22 @@ class Mount:
         return self._process.wait(timeout_s)
 
     def unmount(self, *, timeout_s: float = END_TIMEOUT_S) -> int:
-        """Unmount as a user does and return the exit code of the mount process."""
-        subprocess.run(["fusermount3", "-u", self.path], check=True, capture_output=True)
+        """Unmount as a user does and return the exit code of the mount process.
+
+        Whoever looks at all mounts of the machine, as df(1) of another test does, makes each busy for a moment.
+        """
+        told = wait_until(self._try_unmount, f"{self.path} can be unmounted", timeout_s=10)
+        assert told == ["unmounted"], told
         return self.wait_ended(timeout_s=timeout_s)
+
+    def _try_unmount(self) -> list[str]:
+        """Return what came of it, nothing where the mount is busy."""
+        done = subprocess.run(
+            ["fusermount3", "-u", self.path], check=False, capture_output=True, text=True
+        )
+        if done.returncode == 0:
+            return ["unmounted"]
+        return [] if "busy" in done.stderr else [done.stderr]
 
     def remount(self) -> None:
         """Unmount and mount again."""
