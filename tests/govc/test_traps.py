@@ -1,5 +1,7 @@
 """Each trap of the real server: what it does, and what becomes of it here."""
 
+import contextlib
+
 import pytest
 import trio
 
@@ -107,6 +109,35 @@ def test_only_an_answer_that_tells_of_the_file_is_that_to_staging_it():
     assert answers.is_of_add({}, "a/b")
     assert not answers.is_of_add({"status": "added", "message": "file 'c' added"}, "a/b")
     assert not answers.is_of_add({"hash": "1f", "message": "Add a/b"}, "a/b")
+
+
+async def test_a_commit_goes_on_while_somebody_connects_anew_in_vain(
+    v2_server, backends, contents, nursery
+):
+    proxy = FaultProxy(v2_server.port)
+    await nursery.start(proxy.run)
+    backend = backends(v2_server, url=proxy.url)
+    await backend.connect()
+    change_set = a_change_set({b"a": contents.put(b"1")})
+
+    async def commit():
+        with contextlib.suppress(Unreachable):
+            await backend.commit(change_set)
+        ended.set()
+
+    ended = trio.Event()
+    proxy.play("slow", on="GET .*/commits")
+    nursery.start_soon(commit)
+    await proxy.wait_played()
+    proxy.play("503 503 503 503")
+    with pytest.raises(Unreachable):
+        await backend.connect()
+    await ended.wait()
+
+    proxy.play("")
+    await backend.connect()
+    await backend.commit(change_set)
+    assert len(await backend.log(10)) == 1
 
 
 @pytest.mark.parametrize("other", ["new", "old"])

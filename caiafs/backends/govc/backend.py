@@ -172,7 +172,8 @@ class GovcBackend(Backend):
         """
         async with self._committing:
             reader = self._connected("commit")
-            assert self._writer is not None
+            writer = self._writer  # whoever connects anew meanwhile replaces it
+            assert writer is not None
             operation = change_set.operation_id
             if self._look_back or operation in self._tried:
                 done = await self._find(reader, operation)
@@ -183,8 +184,9 @@ class GovcBackend(Backend):
                 return CommitResult(None)
             refused = self._remember(operation)
             refused.clear()
-            result = await self._writer.commit(change_set, refused)
-            self._look_back = False
+            result = await writer.commit(change_set, refused)
+            if self._writer is writer:
+                self._look_back = False
             self._count(change_set, refused)
             return result
 
