@@ -312,10 +312,11 @@ def test_two_mounts_that_resolve_at_once_agree(mount_caia: MountFactory, govc: G
     def is_level() -> bool:
         trees = [caia.git("ls-tree", "-r", "HEAD") for caia in (one, other)]
         names = [os.listdir(caia.path) for caia in (one, other)]
-        return trees[0] == trees[1] and names == [["doc.txt"]] * 2
+        if trees[0] != trees[1] or names != [["doc.txt"]] * 2:
+            return False
+        return (one / "doc.txt").read_text() == (other / "doc.txt").read_text()
 
-    wait_until(is_level, "both hold the same document and no copy")
-    assert (one / "doc.txt").read_text() == (other / "doc.txt").read_text()
+    wait_until(is_level, "both hold and show the same document and no copy")
 
 
 @promise(
