@@ -159,11 +159,12 @@ def test_repository_that_is_moved_away_for_a_while_costs_nothing(caia: Mount, tm
     reason = wait_until(
         lambda: [r for r in caia.health()["reasons"] if "was moved" in r],
         "health says what is missing",
+        timeout_s=120,
     )[0]
     assert str(caia.repo) in reason
     assert caia.stats()["state"]["pending_ops"] >= 1
 
     (tmp_path / "away").rename(caia.repo)
-    caia.sync()
+    caia.sync(timeout_s=120)
     assert tree_of(caia)["small"] == "meanwhile"
     caia.wait_health("ok")
